@@ -1,0 +1,169 @@
+import { ByteReader, concat, inBlocks } from "./byte_reader.ts";
+import { XxHash32, xxHash32 } from "./checksums.ts";
+import { CorruptDataError } from "./corrupt_data_error.ts";
+import { decodeLz4Block, largestLz4Block, Lz4Encoder } from "./lz4_block.ts";
+import type { CodecOptions, DecompressOptions } from "./table.ts";
+
+const MAGIC = 0x184d2204;
+const SKIPPABLE = 0x184d2a50;
+const BLOCK = 64 * 1024;
+/** How far back a match can reach, rounded up. */
+const HISTORY = 64 * 1024;
+const RAW = 0x80000000;
+
+/**
+ * Writes one LZ4 frame as Barman does: linked blocks of 64 KiB, no checksums, and the content size
+ * if that is known.
+ */
+export async function* compressLz4(
+  source: AsyncIterable<Uint8Array>,
+  options: CodecOptions,
+): AsyncGenerator<Uint8Array, void, void> {
+  yield frameHeader(options.contentSize);
+  const encoder = new Lz4Encoder(options.level);
+  const buffer = new Uint8Array(HISTORY + 16 * BLOCK);
+  const packed = new Uint8Array(largestLz4Block(BLOCK));
+  let filled = 0;
+  for await (const block of inBlocks(source, BLOCK, options.signal)) {
+    if (filled + BLOCK > buffer.length) {
+      buffer.copyWithin(0, filled - HISTORY, filled);
+      encoder.slide(filled - HISTORY);
+      filled = HISTORY;
+    }
+    buffer.set(block, filled);
+    const size = encoder.encode(buffer, filled, filled + block.length, packed);
+    filled += block.length;
+    yield size < block.length
+      ? concat([sizeField(size), packed.subarray(0, size)])
+      : concat([sizeField(block.length + RAW), block]);
+  }
+  yield sizeField(0);
+}
+
+/** Reads LZ4 frames, with linked or independent blocks, until the end of the stream. */
+export async function* decompressLz4(
+  source: AsyncIterable<Uint8Array>,
+  options: DecompressOptions = {},
+): AsyncGenerator<Uint8Array, void, void> {
+  const reader = new ByteReader("lz4", source, options.signal);
+  try {
+    let frame = 0;
+    do {
+      const magic = little32(await reader.read(4), 0);
+      if (magic >= SKIPPABLE && magic <= SKIPPABLE + 15) {
+        await reader.skip(little32(await reader.read(4), 0));
+      } else if (magic === MAGIC) {
+        yield* decompressFrame(reader);
+      } else {
+        throw corrupt(
+          frame === 0 ? "it does not begin with an LZ4 frame" : "garbage follows its end",
+        );
+      }
+      frame++;
+    } while (!await reader.atEnd());
+  } finally {
+    await reader.close();
+  }
+}
+
+function frameHeader(contentSize: number | undefined): Uint8Array {
+  const descriptor = new Uint8Array(contentSize === undefined ? 2 : 10);
+  // Version 1, linked blocks; 64 KiB at most.
+  descriptor[0] = 0x40 | (contentSize === undefined ? 0 : 0x08);
+  descriptor[1] = 0x40;
+  if (contentSize !== undefined) {
+    new DataView(descriptor.buffer).setBigUint64(2, BigInt(contentSize), true);
+  }
+  return concat([
+    Uint8Array.of(0x04, 0x22, 0x4d, 0x18),
+    descriptor,
+    Uint8Array.of((xxHash32(descriptor) >>> 8) & 255),
+  ]);
+}
+
+interface Frame {
+  linked: boolean;
+  blockChecksums: boolean;
+  contentChecksum: boolean;
+  contentSize: bigint | undefined;
+  largestBlock: number;
+}
+
+async function* decompressFrame(reader: ByteReader): AsyncGenerator<Uint8Array, void, void> {
+  const frame = await readDescriptor(reader);
+  const buffer = new Uint8Array(HISTORY + Math.max(frame.largestBlock, 512 * 1024));
+  const checksum = new XxHash32();
+  let at = 0;
+  let size = 0;
+  for (;;) {
+    const field = little32(await reader.read(4), 0);
+    if (field === 0) break;
+    const length = field % RAW;
+    if (length > frame.largestBlock) throw corrupt("a block is too large");
+    const block = await reader.read(length);
+    if (frame.blockChecksums && xxHash32(block) !== little32(await reader.read(4), 0)) {
+      throw corrupt("a block's checksum does not match");
+    }
+
+    if (!frame.linked) {
+      at = 0;
+    } else if (at + frame.largestBlock > buffer.length) {
+      buffer.copyWithin(0, at - HISTORY, at);
+      at = HISTORY;
+    }
+    let end = at + length;
+    if (field >= RAW) buffer.set(block, at);
+    else end = decodeLz4Block(block, buffer, at, at + frame.largestBlock);
+    if (end < 0) throw corrupt("a block is damaged");
+    if (end === at) continue;
+    const content = buffer.slice(at, end);
+    if (frame.contentChecksum) checksum.update(content);
+    size += content.length;
+    at = end;
+    yield content;
+  }
+  if (frame.contentChecksum && checksum.digest() !== little32(await reader.read(4), 0)) {
+    throw corrupt("its checksum does not match");
+  }
+  if (frame.contentSize !== undefined && frame.contentSize !== BigInt(size)) {
+    throw corrupt("its size does not match");
+  }
+}
+
+async function readDescriptor(reader: ByteReader): Promise<Frame> {
+  const [flags = 0, blockInfo = 0] = await reader.peek(2);
+  const sized = (flags & 0x08) !== 0;
+  const length = 2 + (sized ? 8 : 0) + (flags & 1 ? 4 : 0);
+  const descriptor = await reader.read(length + 1);
+  if (((xxHash32(descriptor.subarray(0, length)) >>> 8) & 255) !== descriptor[length]) {
+    throw corrupt("its header checksum does not match");
+  }
+  if (flags >>> 6 !== 1) throw corrupt(`version ${flags >>> 6} of the frame format is not known`);
+  if ((flags & 0x02) !== 0 || (blockInfo & 0x8f) !== 0 || blockInfo < 0x40) {
+    throw corrupt("its header is damaged");
+  }
+  if (flags & 1) throw corrupt("it needs a dictionary");
+  return {
+    linked: (flags & 0x20) === 0,
+    blockChecksums: (flags & 0x10) !== 0,
+    contentChecksum: (flags & 0x04) !== 0,
+    contentSize: sized
+      ? new DataView(descriptor.buffer, descriptor.byteOffset).getBigUint64(2, true)
+      : undefined,
+    largestBlock: 2 ** (8 + 2 * (blockInfo >>> 4)),
+  };
+}
+
+function sizeField(value: number): Uint8Array {
+  const bytes = new Uint8Array(4);
+  new DataView(bytes.buffer).setUint32(0, value, true);
+  return bytes;
+}
+
+function little32(bytes: Uint8Array, at: number): number {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength).getUint32(at, true);
+}
+
+function corrupt(reason: string): CorruptDataError {
+  return new CorruptDataError("lz4", reason);
+}

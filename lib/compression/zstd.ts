@@ -1,0 +1,180 @@
+import { constants, createZstdCompress, createZstdDecompress } from "node:zlib";
+import { ByteReader, concat } from "./byte_reader.ts";
+import { CorruptDataError } from "./corrupt_data_error.ts";
+import type { CodecOptions, DecompressOptions } from "./table.ts";
+import { throughZlib, type ZlibStream } from "./through_zlib.ts";
+
+const MAGIC = 0xfd2fb528;
+const SKIPPABLE = 0x184d2a50;
+/** What the reference decoder allows without being asked for more: 128 MiB. */
+const LARGEST_WINDOW = 2 ** 27;
+const LARGEST_BLOCK = 128 * 1024;
+
+/** Writes one Zstandard frame (RFC 8878), without content size or checksum, as Barman does. */
+export async function* compressZstd(
+  source: AsyncIterable<Uint8Array>,
+  options: CodecOptions,
+): AsyncGenerator<Uint8Array, void, void> {
+  const reader = new ByteReader("zstd", source, options.signal);
+  try {
+    yield* throughZlib(compressor(options), () => reader.take(1024 * 1024));
+  } finally {
+    await reader.close();
+  }
+}
+
+/**
+ * Reads Zstandard frames (RFC 8878) until the end of the stream. The frames and blocks are told
+ * apart here, because the runtimes' decoders stay silent about data that is cut off and differ in
+ * what they do after the first frame.
+ */
+export async function* decompressZstd(
+  source: AsyncIterable<Uint8Array>,
+  options: DecompressOptions = {},
+): AsyncGenerator<Uint8Array, void, void> {
+  const reader = new ByteReader("zstd", source, options.signal);
+  try {
+    let frame = 0;
+    do {
+      const magic = little(await reader.read(4));
+      if (magic >= SKIPPABLE && magic <= SKIPPABLE + 15) {
+        await reader.skip(little(await reader.read(4)));
+      } else if (magic === MAGIC) {
+        yield* decompressFrame(reader);
+      } else {
+        throw corrupt(
+          frame === 0 ? "it does not begin with a zstd frame" : "garbage follows its end",
+        );
+      }
+      frame++;
+    } while (!await reader.atEnd());
+  } finally {
+    await reader.close();
+  }
+}
+
+function compressor(options: CodecOptions): ZlibStream {
+  const params = { [constants.ZSTD_c_compressionLevel]: options.level };
+  const settings = { params, chunkSize: 128 * 1024 };
+  if ((options.concurrency ?? 1) > 1) {
+    try {
+      return createZstdCompress({
+        ...settings,
+        params: { ...params, [constants.ZSTD_c_nbWorkers]: options.concurrency ?? 1 },
+      }) as ZlibStream;
+    } catch {
+      // This runtime's library is built without threads: the same frame, more slowly.
+    }
+  }
+  return createZstdCompress(settings) as ZlibStream;
+}
+
+async function* decompressFrame(reader: ByteReader): AsyncGenerator<Uint8Array, void, void> {
+  const header = await readFrameHeader(reader);
+  let lost: { error: unknown } | undefined;
+  let last = false;
+  let first = true;
+  const next = async (): Promise<Uint8Array | undefined> => {
+    if (last) return undefined;
+    try {
+      const pieces = first ? [header.bytes] : [];
+      first = false;
+      let length = 0;
+      while (!last && length < 64 * 1024) {
+        const blockHeader = await reader.read(3);
+        const bits = little(blockHeader);
+        const kind = (bits >>> 1) & 3;
+        const size = bits >>> 3;
+        if (kind === 3) throw corrupt("a block is of an unknown kind");
+        if (size > header.largestBlock) throw corrupt("a block is too large");
+        const content = await reader.read(kind === 1 ? 1 : size);
+        pieces.push(blockHeader, content);
+        length += 3 + content.length;
+        last = (bits & 1) === 1;
+      }
+      if (last && header.checksum) pieces.push(await reader.read(4));
+      return concat(pieces);
+    } catch (error) {
+      lost = { error };
+      throw error;
+    }
+  };
+  const stream = createZstdDecompress({ chunkSize: 128 * 1024 }) as ZlibStream;
+  let size = 0;
+  let unused = 0;
+  try {
+    for await (const chunk of throughZlib(stream, next, (bytes) => unused += bytes.length)) {
+      size += chunk.length;
+      yield chunk;
+    }
+  } catch (error) {
+    if (lost !== undefined) throw lost.error;
+    if (!(error instanceof Error)) throw error;
+    const code = "code" in error ? String(error.code) : "";
+    if (!code.startsWith("ZSTD_error_") || code === "ZSTD_error_memory_allocation") throw error;
+    throw corrupt(error.message, error);
+  }
+  if (unused > 0) throw corrupt("its frame ends too early");
+  if (header.contentSize !== undefined && header.contentSize !== BigInt(size)) {
+    throw corrupt("its size does not match");
+  }
+}
+
+interface FrameHeader {
+  /** Magic number included. */
+  bytes: Uint8Array;
+  contentSize: bigint | undefined;
+  checksum: boolean;
+  largestBlock: number;
+}
+
+async function readFrameHeader(reader: ByteReader): Promise<FrameHeader> {
+  const [descriptor = 0] = await reader.peek(1);
+  const singleSegment = (descriptor & 0x20) !== 0;
+  const dictionaryBytes = [0, 1, 2, 4][descriptor & 3] ?? 0;
+  const sizeBytes = [singleSegment ? 1 : 0, 2, 4, 8][descriptor >>> 6] ?? 0;
+  const rest = await reader.read(1 + (singleSegment ? 0 : 1) + dictionaryBytes + sizeBytes);
+  if (descriptor & 8) throw corrupt("a reserved header bit is set");
+
+  let at = 1;
+  let window = 0;
+  if (!singleSegment) {
+    const bits = rest[at++] ?? 0;
+    const base = 2 ** (10 + (bits >>> 3));
+    window = base + base / 8 * (bits & 7);
+  }
+  for (const byte of rest.subarray(at, at + dictionaryBytes)) {
+    if (byte !== 0) throw corrupt("it needs a dictionary");
+  }
+  at += dictionaryBytes;
+  let contentSize: bigint | undefined;
+  if (sizeBytes > 0) {
+    contentSize = 0n;
+    for (let i = sizeBytes - 1; i >= 0; i--) {
+      contentSize = contentSize << 8n | BigInt(rest[at + i] ?? 0);
+    }
+    if (sizeBytes === 2) contentSize += 256n;
+    if (singleSegment) window = Number(contentSize);
+  }
+  if (window > LARGEST_WINDOW) {
+    throw corrupt(
+      `it needs a window of ${window} bytes, more than ${LARGEST_WINDOW} are not supported`,
+    );
+  }
+  return {
+    bytes: concat([Uint8Array.of(0x28, 0xb5, 0x2f, 0xfd), rest]),
+    contentSize,
+    checksum: (descriptor & 4) !== 0,
+    largestBlock: LARGEST_BLOCK,
+  };
+}
+
+function little(bytes: Uint8Array): number {
+  let value = 0;
+  for (let i = bytes.length - 1; i >= 0; i--) value = value * 256 + (bytes[i] ?? 0);
+  return value;
+}
+
+function corrupt(reason: string, cause?: unknown): CorruptDataError {
+  return new CorruptDataError("zstd", reason, cause === undefined ? undefined : { cause });
+}

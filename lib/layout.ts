@@ -1,0 +1,65 @@
+/**
+ * Where things are in a bucket: Barman's key layout. `PREFIX/SERVER/base/ID/…` holds base backups,
+ * `PREFIX/SERVER/wals/…` the WAL archive.
+ */
+
+/** Names the keys of one server below one URL. */
+export interface ServerLayout {
+  readonly server: string;
+  /** `PREFIX/SERVER/base/`: what to list for the backups. */
+  readonly base: string;
+  /** `PREFIX/SERVER/wals/`: what to list for the WAL archive. */
+  readonly wals: string;
+  /** `PREFIX/SERVER/base/ID/` */
+  backup(id: string): string;
+  /** `PREFIX/SERVER/base/ID/backup.info` */
+  backupInfo(id: string): string;
+  /** `PREFIX/SERVER/base/ID/NAME.tar[.gz]`, from the second on `NAME_0001.tar[.gz]`. */
+  archive(id: string, name: string, index: number, extension: string): string;
+  /**
+   * The keep annotation, by the spelling that Barman uses for the same URL: with a trailing slash in the URL
+   * Barman doubles it here and only here.
+   */
+  annotation(id: string, name: string): string;
+  /** Every spelling under which the annotation may have been written, ours first. */
+  annotationSpellings(id: string, name: string): readonly string[];
+  /**
+   * Key of a file of the WAL archive, without compression suffix. Segments, partial and backup-label files lie in
+   * a folder named by the first 16 characters in upper case, history files do not.
+   */
+  wal(name: string): string;
+}
+
+/**
+ * @param prefix path of the URL, without leading slash; a trailing one is tolerated
+ * @param server name of the server: one component of the key
+ */
+export function serverLayout(prefix: string, server: string): ServerLayout {
+  // A leading slash would make Barman's path join drop the prefix; nobody can want that.
+  const name = server.replace(/^\/+/, "");
+  const root = prefix === "" || prefix.endsWith("/") ? prefix : `${prefix}/`;
+  const base = `${root}${name}/base/`;
+  const wals = `${root}${name}/wals/`;
+  const backup = (id: string) => `${base}${id}/`;
+  const annotation = (start: string) => (id: string, kind: string) =>
+    `${start}${name}/base/${id}/annotations/${kind}`;
+  const asBarman = annotation(prefix === "" ? "" : `${prefix}/`);
+  const spellings = [asBarman, annotation(root), annotation(root === "" ? "" : `${root}/`)];
+  return {
+    server: name,
+    base,
+    wals,
+    backup,
+    backupInfo: (id) => `${backup(id)}backup.info`,
+    archive: (id, archive, index, extension) =>
+      `${backup(id)}${archive}${
+        index === 0 ? "" : `_${String(index).padStart(4, "0")}`
+      }.${extension}`,
+    annotation: asBarman,
+    annotationSpellings: (id, kind) => [...new Set(spellings.map((spell) => spell(id, kind)))],
+    wal: (file) =>
+      file.endsWith(".history")
+        ? `${wals}${file}`
+        : `${wals}${file.slice(0, 16).toUpperCase()}/${file}`,
+  };
+}
