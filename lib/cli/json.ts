@@ -49,6 +49,6 @@ function jsonString(text: string): string {
   // One escape for each UTF-16 unit: the pair of a character beyond the basic plane becomes two.
   return JSON.stringify(text).replace(
     /[\u007f-\uffff]/g,
-    (unit) => unit === "\u007f" ? unit : `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );
 }

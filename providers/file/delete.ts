@@ -28,16 +28,18 @@ export async function deleteFiles(
   }
   for (let i = 0; i < keys.length; i += UNLINKS_AT_ONCE) {
     signal?.throwIfAborted();
-    await Promise.all(keys.slice(i, i + UNLINKS_AT_ONCE).map(async (key) => {
-      try {
-        const path = pathOfKey(root, key);
-        await unlinkObject(path);
-        touched.add(dirname(path));
-      } catch (error) {
-        const action = `Cannot delete ${key} in directory ${root}`;
-        failures.push({ key, error: fileError(action, key, error) });
-      }
-    }));
+    await Promise.all(
+      keys.slice(i, i + UNLINKS_AT_ONCE).map(async (key) => {
+        try {
+          const path = pathOfKey(root, key);
+          await unlinkObject(path);
+          touched.add(dirname(path));
+        } catch (error) {
+          const action = `Cannot delete ${key} in directory ${root}`;
+          failures.push({ key, error: fileError(action, key, error) });
+        }
+      }),
+    );
   }
   try {
     for (const directory of touched) await tidyUpwards(root, directory);
@@ -53,7 +55,10 @@ export async function deleteFiles(
  */
 export async function removeStaleTemporaries(root: string, key: string): Promise<void> {
   const directory = dirname(pathOfKey(root, key));
-  if (directory === root) return await removeStaleIn(root);
+  if (directory === root) {
+    await removeStaleIn(root);
+    return;
+  }
   const above = dirname(directory);
   await removeStaleIn(above);
   for (const entry of await entriesIfThere(above)) {

@@ -57,8 +57,18 @@ export async function commit(
   } finally {
     await file.handle.close();
   }
-  if (createOnly) await renameExclusively(file.path, target);
-  else await rename(file.path, target);
+  await publish(root, file.path, target, createOnly);
+}
+
+/** The second half of `commit`, for a file whose content is on disk. */
+export async function publish(
+  root: string,
+  path: string,
+  target: string,
+  createOnly: boolean,
+): Promise<void> {
+  if (createOnly) await renameExclusively(path, target);
+  else await rename(path, target);
   await syncDirectories(root, dirname(target));
 }
 
@@ -169,7 +179,7 @@ async function makeDirectories(root: string, directory: string): Promise<void> {
       await mkdir(path, DIRECTORY_MODE);
     } catch (error) {
       // A concurrent deleter took the parent away: the caller begins again.
-      if (hasCode(error, "ENOENT") && path !== root) return await requireRoot(root);
+      if (hasCode(error, "ENOENT")) return await requireRoot(root);
       if (!hasCode(error, "EEXIST")) throw error;
     }
   }

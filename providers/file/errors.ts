@@ -8,7 +8,10 @@ interface Meaning {
 /** What the operating system's errors mean for a store. */
 const MEANINGS: Readonly<Record<string, Meaning>> = {
   ENOENT: { kind: "not-found", reason: "there is no such file" },
-  EACCES: { kind: "denied", reason: "permission denied; check the owner and mode of the directory" },
+  EACCES: {
+    kind: "denied",
+    reason: "permission denied; check the owner and mode of the directory",
+  },
   EPERM: { kind: "denied", reason: "the operating system does not permit it" },
   EROFS: { kind: "denied", reason: "the file system is mounted read-only" },
   ENOSPC: { kind: "other", reason: "no space is left on the file system; free some or enlarge it" },

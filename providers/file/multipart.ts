@@ -11,7 +11,7 @@ import {
   type StoreLimits,
   type UploadedPart,
 } from "../object_store.ts";
-import { commit, openTemporary, type TemporaryFile, unlinkIfThere } from "./durable.ts";
+import { commit, openTemporary, publish, type TemporaryFile, unlinkIfThere } from "./durable.ts";
 import { pathOfKey } from "./keys.ts";
 import { writeAll, writeError } from "./write.ts";
 
@@ -69,7 +69,8 @@ class FileUpload implements MultipartUpload {
   readonly #parts = new Map<number, Placed>();
   readonly #writing = new Set<Promise<unknown>>();
   #turns = 0;
-  #state: "open" | "completing" | "completed" | "aborted" = "open";
+  #completing: Promise<void> | undefined;
+  #state: "open" | "completed" | "aborted" = "open";
 
   constructor(
     root: string,
@@ -98,10 +99,8 @@ class FileUpload implements MultipartUpload {
     const writing = this.#place(number, body, options.signal);
     this.#writing.add(writing);
     try {
-      const placed = await writing;
-      const earlier = this.#parts.get(number);
-      if (earlier === undefined || earlier.turn < placed.turn) this.#parts.set(number, placed);
-      return { number, size: placed.size, etag: placed.etag };
+      const { size, etag } = await writing;
+      return { number, size, etag };
     } catch (error) {
       options.signal?.throwIfAborted();
       throw this.#error(error);
@@ -113,23 +112,23 @@ class FileUpload implements MultipartUpload {
   async complete(parts: readonly UploadedPart[], options: Cancellable = {}): Promise<void> {
     options.signal?.throwIfAborted();
     this.#requireOpen();
-    this.#state = "completing";
+    const completing = this.#assemble(parts, options.signal);
+    this.#completing = completing;
     try {
-      await Promise.allSettled(this.#writing);
-      const placed = this.#chosen(parts);
-      if (this.#isInPlace(placed)) await this.#completeInPlace(placed);
-      else await this.#completeByCopy(placed, options.signal);
+      await completing;
       this.#state = "completed";
+      await this.#removeTemporaries();
     } catch (error) {
-      this.#state = "open";
       options.signal?.throwIfAborted();
       throw this.#error(error);
+    } finally {
+      this.#completing = undefined;
     }
-    await this.#removeTemporaries();
   }
 
   async abort(): Promise<void> {
-    if (this.#state === "completed" || this.#state === "aborted") return;
+    await Promise.allSettled([this.#completing]);
+    if (this.#state !== "open") return;
     this.#state = "aborted";
     await Promise.allSettled(this.#writing);
     try {
@@ -148,24 +147,45 @@ class FileUpload implements MultipartUpload {
     const etag = `${number}-${turn}`;
     const size = body.length;
     this.#slotSize ??= size;
-    if (size > this.#slotSize || this.#busySlots.has(number)) {
-      // Both before the first await: the place is taken at once.
+    // Places are taken before the first await. A part that is there stays until its successor is whole.
+    if (size > this.#slotSize || this.#busySlots.has(number) || this.#parts.has(number)) {
       const position = this.#overflowSize;
       this.#overflowSize += size;
-      const file = await (this.#overflow ??= openTemporary(this.#root, this.#target));
+      const file = await this.#overflowFile();
       await writeAll(file.handle, body, position, signal);
-      return { file, position, size, etag, turn };
+      return this.#record(number, { file, position, size, etag, turn });
     }
     const position = (number - 1) * this.#slotSize;
     this.#busySlots.add(number);
-    // What the slot held is gone from here on, also when the write fails.
-    if (this.#parts.get(number)?.file === this.#slots) this.#parts.delete(number);
     try {
       await writeAll(this.#slots.handle, body, position, signal);
+      return this.#record(number, { file: this.#slots, position, size, etag, turn });
     } finally {
       this.#busySlots.delete(number);
     }
-    return { file: this.#slots, position, size, etag, turn };
+  }
+
+  #record(number: number, placed: Placed): Placed {
+    const earlier = this.#parts.get(number);
+    if (earlier === undefined || earlier.turn < placed.turn) this.#parts.set(number, placed);
+    return placed;
+  }
+
+  async #overflowFile(): Promise<TemporaryFile> {
+    const opening = this.#overflow ??= openTemporary(this.#root, this.#target);
+    try {
+      return await opening;
+    } catch (error) {
+      if (this.#overflow === opening) this.#overflow = undefined;
+      throw error;
+    }
+  }
+
+  async #assemble(parts: readonly UploadedPart[], signal: AbortSignal | undefined): Promise<void> {
+    await Promise.allSettled(this.#writing);
+    const placed = this.#chosen(parts);
+    if (this.#isInPlace(placed)) await this.#completeInPlace(placed, signal);
+    else await this.#completeByCopy(placed, signal);
   }
 
   /** The places of the parts to be put together, in order of their numbers. */
@@ -192,9 +212,16 @@ class FileUpload implements MultipartUpload {
     });
   }
 
-  async #completeInPlace(placed: readonly Placed[]): Promise<void> {
-    await this.#slots.handle.truncate(totalSize(placed));
-    await this.#commit(this.#slots);
+  /** The handle stays open, so that a refused `complete` can be tried again. */
+  async #completeInPlace(
+    placed: readonly Placed[],
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const size = placed.reduce((sum, part) => sum + part.size, 0);
+    await this.#slots.handle.truncate(size);
+    await this.#slots.handle.sync();
+    signal?.throwIfAborted();
+    await publish(this.#root, this.#slots.path, this.#target, this.#createOnly);
   }
 
   async #completeByCopy(placed: readonly Placed[], signal: AbortSignal | undefined): Promise<void> {
@@ -218,12 +245,6 @@ class FileUpload implements MultipartUpload {
     }
   }
 
-  /** As `commit`, but the handle stays open so that a refused `complete` can be tried again. */
-  async #commit(file: TemporaryFile): Promise<void> {
-    const keepOpen = { sync: () => file.handle.sync(), close: () => Promise.resolve() };
-    await commit(this.#root, { path: file.path, handle: keepOpen }, this.#target, this.#createOnly);
-  }
-
   async #removeTemporaries(): Promise<void> {
     const files = [this.#slots];
     const overflow = await this.#overflow?.catch(() => undefined);
@@ -235,7 +256,7 @@ class FileUpload implements MultipartUpload {
   }
 
   #requireOpen(): void {
-    if (this.#state === "open") return;
+    if (this.#state === "open" && this.#completing === undefined) return;
     throw new StoreError(
       "not-found",
       `Cannot write ${this.key} in directory ${this.#root}: its multipart upload was ${
@@ -282,8 +303,4 @@ async function copyPart(
     await writeAll(to.handle, buffer.subarray(0, bytesRead), position + copied, signal);
     copied += bytesRead;
   }
-}
-
-function totalSize(placed: readonly Placed[]): number {
-  return placed.reduce((sum, part) => sum + part.size, 0);
 }

@@ -5,8 +5,8 @@ import {
   type Cancellable,
   type GetOptions,
   type ObjectReader,
-  StoreError,
   type StoredObject,
+  StoreError,
 } from "../object_store.ts";
 import { fileError, hasCode } from "./errors.ts";
 import { requireRoot } from "./durable.ts";
@@ -160,7 +160,7 @@ function bodyOf(body: OpenBody): AsyncIterableIterator<Uint8Array> {
     },
     async next() {
       signal?.throwIfAborted();
-      if (position >= end || closing !== undefined) return await done();
+      if (closing !== undefined || position >= end) return await done();
       const wanted = Math.min(CHUNK_SIZE, end - position);
       try {
         const { bytesRead, buffer } = await handle.read(
@@ -171,6 +171,7 @@ function bodyOf(body: OpenBody): AsyncIterableIterator<Uint8Array> {
         );
         if (bytesRead === 0) throw cutShort(body, position);
         position += bytesRead;
+        if (position >= end) await close();
         return { done: false, value: buffer.subarray(0, bytesRead) };
       } catch (error) {
         await close();
