@@ -164,8 +164,20 @@ export interface ObjectStore {
    * @returns the keys that are still there, and why.
    */
   deleteMany(keys: readonly string[], options?: DeleteOptions): Promise<readonly DeleteFailure[]>;
+  /**
+   * What keeps an object from being deleted. Absent where the store has no such thing.
+   * @throws {StoreError} kind `not-found`, and the others.
+   */
+  objectLock?(key: string, options?: Cancellable): Promise<ObjectLock>;
   /** Give back connections. Nothing else may be called afterwards. */
   close(): Promise<void>;
+}
+
+/** S3's object lock on the current version of an object. */
+export interface ObjectLock {
+  /** Deleting is refused before that time; null without retention. */
+  readonly retainUntil: Date | null;
+  readonly legalHold: boolean;
 }
 
 /** Why a store did not do what was asked. */

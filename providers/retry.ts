@@ -28,8 +28,8 @@ export interface RetryPolicy {
   /** Longest pause. A store that asks for a longer one (Retry-After) gets it. */
   readonly maxDelayMs: number;
   /**
-   * No new attempt begins later than this after the first one, in milliseconds. Reading a body and
-   * listing count from their last progress.
+   * No new attempt begins later than this after the first failure, in milliseconds. Reading a body
+   * and listing count afresh after each progress.
    */
   readonly maxTotalMs: number;
   /** A number in [0, 1): the pause is this part of the longest one ("full jitter"). */
@@ -109,19 +109,17 @@ class Attempts {
   readonly #what: string;
   readonly #signal: AbortSignal | undefined;
   #failed = 0;
-  #since: number;
+  #firstFailure = 0;
 
   constructor(retry: Retry, what: string, signal: AbortSignal | undefined) {
     this.#retry = retry;
     this.#what = what;
     this.#signal = signal;
-    this.#since = retry.policy.now();
   }
 
-  /** Something was got: count from here. */
+  /** Something was got: count afresh. */
   progress(): void {
     this.#failed = 0;
-    this.#since = this.#retry.policy.now();
   }
 
   /** Pause after a failure, or throw it when it is final. */
@@ -129,9 +127,10 @@ class Attempts {
     this.#signal?.throwIfAborted();
     const { policy, onNotice } = this.#retry;
     if (!isStoreError(error) || !error.retryable) throw error;
+    if (this.#failed === 0) this.#firstFailure = policy.now();
     this.#failed++;
     const pause = this.#pause(error);
-    const late = policy.now() - this.#since + pause > policy.maxTotalMs;
+    const late = policy.now() - this.#firstFailure + pause > policy.maxTotalMs;
     if (this.#failed >= policy.attempts || late) throw givenUp(error, this.#failed);
     const seconds = (pause / 1000).toFixed(1);
     onNotice?.(

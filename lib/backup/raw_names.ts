@@ -36,7 +36,11 @@ export async function readDirectory(path: string): Promise<DirectoryEntry[]> {
   if (!entries.some((entry) => entry.name.includes("\ufffd"))) return entries;
   const names = (await readdir(fsPath(path), { encoding: "buffer" })).map(decodeName);
   const known = new Map(entries.map((entry) => [entry.name, entry.kind]));
-  return names.map((name) => ({ name, kind: known.get(name) }));
+  // A name that is doubtful still (Deno replaces bytes here too) is left for `lstat` to prove.
+  return names.map((name) => ({
+    name,
+    kind: name.includes("\ufffd") ? undefined : known.get(name),
+  }));
 }
 
 /** The target of a symlink. */

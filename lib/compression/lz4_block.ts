@@ -28,7 +28,7 @@ export class Lz4Encoder {
   constructor(level: number) {
     if (level >= 3) {
       this.#chain = new Uint16Array(65536);
-      this.#depth = 1 << Math.min(level - 2, 10);
+      this.#depth = level <= 6 ? 2 * (level - 2) : 1 << Math.min(level - 3, 9);
     } else {
       this.#depth = 1;
     }
@@ -163,7 +163,7 @@ export function decodeLz4Block(
     }
     if (literals > 0) {
       if (i + literals > end || o + literals > limit) return -1;
-      if (literals <= 32) {
+      if (literals <= 16) {
         for (const stop = i + literals; i < stop;) out[o++] = block[i++] as number;
       } else {
         out.set(block.subarray(i, i + literals), o);
@@ -195,7 +195,7 @@ export function decodeLz4Block(
 export function copyMatch(out: Uint8Array, at: number, distance: number, length: number): number {
   const end = at + length;
   let from = at - distance;
-  if (length <= 32) {
+  if (length <= 16) {
     while (at < end) out[at++] = out[from++] as number;
   } else if (distance === 1) {
     out.fill(out[from] as number, at, end);
@@ -297,7 +297,7 @@ function writeLiterals(
   o: number,
 ): number {
   if (count >= 15) o = writeLength(count - 15, out, o);
-  if (count <= 32) {
+  if (count <= 16) {
     for (let i = 0; i < count; i++) out[o++] = buffer[from + i] as number;
     return o;
   }

@@ -78,7 +78,7 @@ export function decodeSnappyBlock(block: Uint8Array, most: number): Uint8Array |
         for (let k = 0; k < bytes; k++) length += (block[i++] as number) * 2 ** (8 * k);
       }
       if (i + length > end || o + length > size) return undefined;
-      if (length <= 32) {
+      if (length <= 16) {
         for (const stop = i + length; i < stop;) out[o++] = block[i++] as number;
       } else {
         out.set(block.subarray(i, i + length), o);
@@ -127,7 +127,7 @@ function writeLiteral(
     out[o++] = n & 255;
     out[o++] = n >>> 8;
   }
-  if (length <= 32) {
+  if (length <= 16) {
     for (let i = from; i < to; i++) out[o++] = input[i] as number;
     return o;
   }

@@ -56,6 +56,7 @@ export async function writeAll(
 
 /** What a failed write of an object means. */
 export function writeError(root: string, key: string, error: unknown): StoreError {
+  if (error instanceof StoreError) return error;
   const action = `Cannot write ${key} in directory ${root}`;
   if (hasCode(error, "EEXIST")) {
     return new StoreError("exists", `${action}: it is there already`, {

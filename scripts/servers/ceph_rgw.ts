@@ -86,20 +86,26 @@ async function startOnce(options: CephRgwOptions): Promise<CephRgw> {
     const tlsPort = options.tls === true ? freePort() : undefined;
     const certificate = options.tls === true ? await makeCertificate(directory) : undefined;
     const fsid = randomUUID();
+    const monPort = freePort();
     await Deno.writeTextFile(
       conf,
-      configuration({ directory, fsid, monPort: freePort(), port, tlsPort, certificate, options }),
+      configuration({ directory, fsid, monPort, port, tlsPort, certificate, options }),
     );
     const tool = (program: string, ...args: string[]) =>
       runTool(program, ["-c", conf, ...args], directory);
 
     await Deno.mkdir(join(directory, "mon"));
-    await tool("ceph-mon", "--mkfs", "-i", "a", "--fsid", fsid);
+    // Without a map of its own the monitor would take the default ports.
+    const monmap = join(directory, "monmap");
+    const monAddress = `[v2:127.0.0.1:${monPort}/0]`;
+    await tool("monmaptool", "--create", "--fsid", fsid, "--addv", "a", monAddress, monmap);
+    await tool("ceph-mon", "--mkfs", "-i", "a", "--fsid", fsid, "--monmap", monmap);
     processes.push(startDaemon("ceph-mon", ["-c", conf, "-f", "-i", "a"], directory));
-    const osdId = (await tool("ceph", "osd", "new", randomUUID())).trim();
+    const osdFsid = randomUUID();
+    const osdId = (await tool("ceph", "osd", "new", osdFsid)).trim();
     if (osdId !== "0") throw new Error(`Cannot make the OSD: the monitor numbered it ${osdId}`);
     await Deno.mkdir(join(directory, "osd"));
-    await tool("ceph-osd", "--mkfs", "-i", "0", "--no-mon-config");
+    await tool("ceph-osd", "--mkfs", "-i", "0", "--osd-uuid", osdFsid, "--no-mon-config");
     processes.push(startDaemon("ceph-osd", ["-c", conf, "-f", "-i", "0"], directory));
 
     const admin = (...args: string[]) => tool("radosgw-admin", ...args);
@@ -165,16 +171,13 @@ bluestore fsck on mount = false`
   return `[global]
 fsid = ${input.fsid}
 mon host = [v2:127.0.0.1:${input.monPort}/0]
-mon initial members = a
 auth cluster required = none
 auth service required = none
 auth client required = none
 ms bind msgr1 = false
 ms bind ipv6 = false
-public addr = 127.0.0.1
-cluster addr = 127.0.0.1
 run dir = ${directory}
-admin socket = ${directory}/$name.asok
+admin socket = ${directory}/$name.$pid.asok
 pid file = ${directory}/$name.pid
 log file = ${directory}/$name.log
 crash dir = ${directory}/crash
@@ -199,6 +202,10 @@ auth allow insecure global id reclaim = true
 paxos propose interval = 0.02
 paxos min wait = 0.01
 ${store}
+
+[osd]
+public addr = 127.0.0.1
+cluster addr = 127.0.0.1
 
 [client.rgw]
 ms mon client mode = crc
@@ -245,10 +252,10 @@ interface Daemon {
   stop(): Promise<void>;
 }
 
-/** Starts in the foreground as our child, so that it ends with `stop` and by its own id only. */
+/** Starts in the foreground as our child; `setpriv` ends it too when we are killed. */
 function startDaemon(program: string, args: string[], directory: string): Daemon {
-  const child = new Deno.Command(program, {
-    args,
+  const child = new Deno.Command("setpriv", {
+    args: ["--pdeathsig", "KILL", program, ...args],
     cwd: directory,
     env: environment(directory),
     stdin: "null",
@@ -295,7 +302,7 @@ async function runTool(program: string, args: string[], directory: string): Prom
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
-    signal: AbortSignal.timeout(60_000),
+    signal: AbortSignal.timeout(30_000),
   }).output();
   const text = new TextDecoder();
   if (!result.success) {

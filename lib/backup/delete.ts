@@ -1,0 +1,247 @@
+/** Deletes backups, and the WAL that no other backup needs. */
+import type { Cancellable, ObjectStore, StoredObject } from "../../providers/object_store.ts";
+import type { Logger } from "../cli/log.ts";
+import type { ServerLayout } from "../layout.ts";
+import { mapInParallel } from "../parallel.ts";
+import {
+  type Catalogue,
+  CATALOGUE_CONCURRENCY,
+  listBackupObjects,
+  loadBackups,
+  resolveBackupId,
+  UnreadableBackupInfo,
+} from "./catalogue.ts";
+import { type BackupDeletion, deletionPlan } from "./deletion_plan.ts";
+import { listBase, readKeeps } from "./keep.ts";
+import { type RetentionPolicy, retentionReport } from "./retention.ts";
+import { deleteWal, listWalArchive, printWalDeletions, type WalArchive } from "./wal_deletion.ts";
+import { formatPythonLiteral } from "./python_literal.ts";
+
+/** The deletion can't or must not be done, or only a part of it was. */
+export class DeletionFailed extends Error {
+  override readonly name = "DeletionFailed";
+}
+
+/** A backup whose disk snapshots this build can't delete. */
+export class SnapshotsNotSupported extends Error {
+  override readonly name = "SnapshotsNotSupported";
+}
+
+export interface DeletionContext {
+  readonly store: ObjectStore;
+  readonly layout: ServerLayout;
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+}
+
+export type DeletionRequest =
+  | { readonly kind: "backup"; readonly argument: string }
+  | { readonly kind: "policy"; readonly policy: RetentionPolicy };
+
+export interface PlanOptions {
+  /** `--minimum-redundancy`, 0 or more. */
+  readonly minimumRedundancy: number;
+  readonly now: Date;
+}
+
+/**
+ * Look at the store and decide what goes. Nothing is changed.
+ * @returns an empty plan when there is nothing to delete
+ * @throws {DeletionFailed} when a backup.info is unreadable, the backup is kept, or too few would be left
+ * @throws {UnknownBackup} {MalformedPolicy} {StoreError}
+ */
+export async function planDeletion(
+  { store, layout, log, signal }: DeletionContext,
+  request: DeletionRequest,
+  { minimumRedundancy, now }: PlanOptions,
+): Promise<BackupDeletion[]> {
+  const listing = await listBase(store, layout, { signal });
+  const catalogue = await completeCatalogue(store, layout, listing.ids, { signal });
+  const keeps = await readKeeps(store, listing, { signal });
+  const ids = new Set<string>();
+  if (request.kind === "backup") {
+    const id = await resolveBackupId(request.argument, () => Promise.resolve(catalogue));
+    const keep = keeps.get(id);
+    if (keep !== undefined) {
+      throw new DeletionFailed(
+        `Cannot delete backup ${id}: it is kept (${keep}); release it with barman-cloud-backup-keep --release`,
+      );
+    }
+    const count = catalogue.backups.length;
+    if (minimumRedundancy > 0 && minimumRedundancy >= count) {
+      throw new DeletionFailed(
+        `Cannot delete backup ${id}: the minimum redundancy is ${minimumRedundancy} and there are ${count} backups`,
+      );
+    }
+    if (catalogue.backups.some((backup) => backup.id === id)) ids.add(id);
+    else log.warning(`Backup ${id} does not exist`);
+  } else {
+    const { policy } = request;
+    if (policy.kind === "redundancy" && policy.count < minimumRedundancy) {
+      log.warning(
+        `The retention redundancy ${policy.count} is below the minimum redundancy: using ${minimumRedundancy}`,
+      );
+    }
+    const options = { policy, keeps, minimumRedundancy, now };
+    for (const [id, status] of retentionReport(catalogue.backups, options)) {
+      log.info(`Backup ${id} is ${status}`);
+      if (status === "OBSOLETE") ids.add(id);
+    }
+  }
+  const objects = new Map<string, StoredObject[]>();
+  await mapInParallel(ids, CATALOGUE_CONCURRENCY, async (id) => {
+    objects.set(id, await listBackupObjects(store, layout, id, { signal }));
+  });
+  const stopAtStandalone = request.kind === "backup";
+  return deletionPlan({
+    backups: catalogue.backups,
+    keeps,
+    ids,
+    objects,
+    layout,
+    stopAtStandalone,
+  });
+}
+
+/** Without one of them nobody can tell which WAL is still needed. */
+async function completeCatalogue(
+  store: ObjectStore,
+  layout: ServerLayout,
+  ids: ReadonlySet<string>,
+  options: Cancellable,
+): Promise<Catalogue> {
+  let catalogue: Catalogue;
+  try {
+    catalogue = await loadBackups(store, layout, ids, options);
+  } catch (error) {
+    if (!(error instanceof UnreadableBackupInfo)) throw error;
+    throw new DeletionFailed(`${error.message}; nothing was deleted`, { cause: error });
+  }
+  const [first, ...others] = catalogue.unreadable;
+  if (first !== undefined) {
+    const more = others.length === 0
+      ? ""
+      : ` (and that of ${others.map(({ id }) => id).join(", ")})`;
+    throw new DeletionFailed(
+      `Cannot read backup.info of ${first.id}: ${first.reason}${more}; nothing was deleted`,
+    );
+  }
+  return catalogue;
+}
+
+export interface ExecutionOptions {
+  /** `--batch-size`; null for the store's maximum. */
+  readonly batchSize: number | null;
+  /** `--check-object-lock` */
+  readonly checkObjectLock: boolean;
+}
+
+/**
+ * Carry out a plan, backup after backup; the first failure ends it. Failures to delete WAL are logged: the next
+ * deletion catches up.
+ * @throws {DeletionFailed} {SnapshotsNotSupported} before anything is deleted
+ * @throws {StoreError} {WalFolderFailed} when WAL folders could not be listed or emptied
+ */
+export async function executeDeletion(
+  context: DeletionContext,
+  plan: readonly BackupDeletion[],
+  options: ExecutionOptions,
+): Promise<void> {
+  const { store, layout, log, signal } = context;
+  const snapshot = plan.find(({ snapshots }) => snapshots !== null);
+  if (snapshot !== undefined) {
+    throw new SnapshotsNotSupported(
+      `Cannot delete backup ${snapshot.id}: it consists of disk snapshots (${snapshot.snapshots?.provider}), ` +
+        "which this build can't delete yet; nothing was deleted",
+    );
+  }
+  const walArchive = archiveWhenNeeded(store, layout, { signal });
+  for (const deletion of plan) {
+    const { id, archives, info, wal } = deletion;
+    for (const warning of deletion.warnings) log.warning(warning);
+    if (options.checkObjectLock) await refuseLocked(context, deletion);
+    await deleteObjects(context, id, archives, options.batchSize);
+    await deleteObjects(context, id, [info], options.batchSize);
+    log.info(`Deleted backup ${id}`);
+    if (wal.kind === "leave") log.info(`WAL is left as it is: ${wal.reason}`);
+    else await deleteWal(context, await walArchive(), wal.rule, options.batchSize);
+  }
+}
+
+/** Print what `executeDeletion` would do, in Barman's words. */
+export async function printDeletion(
+  { store, layout, log, signal }: DeletionContext,
+  plan: readonly BackupDeletion[],
+  print: (text: string) => void,
+): Promise<void> {
+  const walArchive = archiveWhenNeeded(store, layout, { signal });
+  for (const { snapshots, label, archives, info, wal, warnings } of plan) {
+    for (const warning of warnings) log.warning(warning);
+    if (snapshots !== null) {
+      print("Skipping deletion of snapshots due to --dry-run option\n");
+      print(`Skipping deletion of ${label} due to --dry-run option\n`);
+    }
+    const objects = formatPythonLiteral([...archives, info]);
+    print(`Skipping deletion of objects ${objects} due to --dry-run option\n`);
+    if (wal.kind === "leave") log.info(`WAL is left as it is: ${wal.reason}`);
+    else await printWalDeletions(store, await walArchive(), wal.rule, print, { signal });
+  }
+}
+
+function archiveWhenNeeded(
+  store: ObjectStore,
+  layout: ServerLayout,
+  options: Cancellable,
+): () => Promise<WalArchive> {
+  let archive: WalArchive | undefined;
+  return async () => archive ??= await listWalArchive(store, layout, options);
+}
+
+async function deleteObjects(
+  { store, signal }: DeletionContext,
+  id: string,
+  keys: readonly string[],
+  batchSize: number | null,
+): Promise<void> {
+  if (keys.length === 0) return;
+  const failures = await store.deleteMany(keys, { signal, batchSize: batchSize ?? undefined });
+  const [first] = failures;
+  if (first === undefined) return;
+  const count = failures.length === 1 ? "" : ` (and ${failures.length - 1} more)`;
+  throw new DeletionFailed(
+    `Cannot delete ${first.key}${count} of backup ${id}: ${first.error.message}; its WAL was not touched, ` +
+      "run the command again",
+    { cause: first.error },
+  );
+}
+
+/** All objects are looked at before the first is deleted (Barman looks batch by batch). */
+async function refuseLocked(
+  { store, log, signal }: DeletionContext,
+  { id, archives, info }: BackupDeletion,
+): Promise<void> {
+  const { objectLock } = store;
+  if (objectLock === undefined) {
+    log.warning(`--check-object-lock has no effect: ${store.description} has no object lock`);
+    return;
+  }
+  const now = Date.now();
+  await mapInParallel([...archives, info], CATALOGUE_CONCURRENCY, async (key) => {
+    const lock = await objectLock.call(store, key, { signal }).catch((error: unknown) => {
+      signal.throwIfAborted();
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new DeletionFailed(
+        `Cannot delete backup ${id}: the lock of ${key} can't be read: ${reason}`,
+        { cause: error },
+      );
+    });
+    if (lock.legalHold) {
+      throw new DeletionFailed(`Cannot delete backup ${id}: ${key} is under legal hold`);
+    }
+    if (lock.retainUntil !== null && lock.retainUntil.getTime() > now) {
+      throw new DeletionFailed(
+        `Cannot delete backup ${id}: ${key} is locked until ${lock.retainUntil.toISOString()}`,
+      );
+    }
+  });
+}

@@ -1,0 +1,76 @@
+/** What deleting backups means for the store, as a plain value: shown by a dry run, carried out otherwise. */
+import type { StoredObject } from "../../providers/object_store.ts";
+import type { ServerLayout } from "../layout.ts";
+import { allArchives, backupArchives } from "./archives.ts";
+import type { CatalogueEntry } from "./catalogue.ts";
+import { keepStatus } from "./retention.ts";
+import type { SnapshotsInfo } from "./snapshots_info.ts";
+import { type WalDecision, walRule } from "./wal_cleanup.ts";
+
+export interface BackupDeletion {
+  readonly id: string;
+  /** Disk snapshots to delete first; null for a backup in the object store. */
+  readonly snapshots: SnapshotsInfo | null;
+  /** Key of the label that snapshot backups have as an object of its own. */
+  readonly label: string | null;
+  /** Keys, in Barman's order. */
+  readonly archives: readonly string[];
+  /** Key; goes last, so that a deletion that failed can be repeated. */
+  readonly info: string;
+  readonly wal: WalDecision;
+  /** What is odd about the backup's objects, one line each. */
+  readonly warnings: readonly string[];
+}
+
+export interface DeletionPlanInput {
+  /** The catalogue, in ascending order of ids. */
+  readonly backups: readonly CatalogueEntry[];
+  /** Keep annotations: backup id to value. */
+  readonly keeps: ReadonlyMap<string, string>;
+  /** Which to delete. */
+  readonly ids: ReadonlySet<string>;
+  /** Listings of `base/ID/` of those. */
+  readonly objects: ReadonlyMap<string, readonly StoredObject[]>;
+  readonly layout: ServerLayout;
+  /** See `walRule`. */
+  readonly stopAtStandalone: boolean;
+}
+
+/**
+ * In ascending order of ids; what happens to WAL takes for granted that the deletions before have happened.
+ * @throws {RangeError} for a backup that is kept: callers must have refused before
+ */
+export function deletionPlan(input: DeletionPlanInput): BackupDeletion[] {
+  const { keeps, ids, objects, layout, stopAtStandalone } = input;
+  const deletions: BackupDeletion[] = [];
+  let remaining = input.backups;
+  for (const backup of input.backups) {
+    const { id, info } = backup;
+    if (!ids.has(id)) continue;
+    if (keepStatus(keeps, id) !== null) throw new RangeError(`Backup ${id} is kept`);
+    const archives = backupArchives(layout.backup(id), objects.get(id) ?? [], info);
+    deletions.push({
+      id,
+      snapshots: info.snapshotsInfo,
+      label: info.snapshotsInfo === null ? null : `${layout.backup(id)}backup_label`,
+      archives: allArchives(archives).map(({ object }) => object.key),
+      info: layout.backupInfo(id),
+      wal: walRule(remaining, backup, keeps, stopAtStandalone),
+      warnings: info.snapshotsInfo === null ? oddities(id, archives) : [],
+    });
+    remaining = remaining.filter((other) => other !== backup);
+  }
+  return deletions;
+}
+
+function oddities(
+  id: string,
+  { sets, unknown }: ReturnType<typeof backupArchives>,
+): string[] {
+  return [
+    ...sets.filter(({ main }) => main === null).map(({ name }) =>
+      `Backup ${id} has no archive ${name}.tar (nor a compressed one)`
+    ),
+    ...unknown.map((key) => `${key} is left: its extension is none of an archive's`),
+  ];
+}

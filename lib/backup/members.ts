@@ -1,0 +1,252 @@
+/** From files to members of an archive: opened, with what the archive says of them, ready to be read. */
+import { Buffer } from "node:buffer";
+import { type BigIntStats, constants } from "node:fs";
+import { type FileHandle, open, readFile } from "node:fs/promises";
+import { userInfo } from "node:os";
+import type { TarMember } from "../tar/writer.ts";
+import { displayPath, fsPath } from "./raw_names.ts";
+import { unreadable, type WalkEntry } from "./walk.ts";
+
+/** A member whose content is at hand. `size` of the member is what is stored, whatever the file does later. */
+export interface OpenMember {
+  readonly member: TarMember;
+  readonly content: MemberContent;
+}
+
+export type MemberContent =
+  | { readonly kind: "none" }
+  /** All of it: `member.size` bytes. */
+  | { readonly kind: "bytes"; readonly bytes: Uint8Array }
+  /** To be read from the handle's start, and closed by whoever takes it. */
+  | { readonly kind: "handle"; readonly handle: FileHandle; readonly path: string };
+
+/** Gives user and group names of ids; an empty name when there is none. */
+export interface OwnerNames {
+  user(uid: number): string;
+  group(gid: number): string;
+}
+
+/** Files up to this size are read when they are opened. Bytes. */
+const SMALL_FILE = 128 * 1024;
+/** Files opened ahead of the one that is being stored: hides the latency of the disk for small files. */
+const OPENED_AHEAD = 8;
+
+/**
+ * Open the files of a walk, a few ahead of the one in use, in order. Files that are gone are left out.
+ * @throws errors of the file system other than "not there", naming the file
+ */
+export async function* openMembers(
+  entries: AsyncIterable<WalkEntry>,
+  owners: OwnerNames,
+): AsyncGenerator<OpenMember> {
+  const underWay: Promise<OpenMember | undefined>[] = [];
+  try {
+    for await (const entry of entries) {
+      const opening = openMember(entry, owners);
+      // A failure is seen when its turn comes.
+      opening.catch(() => undefined);
+      underWay.push(opening);
+      if (underWay.length > OPENED_AHEAD) {
+        const member = await underWay.shift();
+        if (member !== undefined) yield member;
+      }
+    }
+    for (let next = underWay.shift(); next !== undefined; next = underWay.shift()) {
+      const member = await next;
+      if (member !== undefined) yield member;
+    }
+  } finally {
+    for (const settled of await Promise.allSettled(underWay)) {
+      if (settled.status === "fulfilled" && settled.value?.content.kind === "handle") {
+        await settled.value.content.handle.close();
+      }
+    }
+  }
+}
+
+/** The member of one entry; undefined when the file is gone. */
+export async function openMember(
+  entry: WalkEntry,
+  owners: OwnerNames,
+): Promise<OpenMember | undefined> {
+  switch (entry.kind) {
+    case "directory":
+      return {
+        member: { ...metadata(entry.stats, owners), type: "directory", name: entry.path, size: 0 },
+        content: { kind: "none" },
+      };
+    case "symlink":
+      return {
+        member: {
+          ...metadata(entry.stats, owners),
+          type: "symlink",
+          name: memberName(entry.path),
+          linkTarget: entry.target,
+          size: 0,
+        },
+        content: { kind: "none" },
+      };
+    case "file":
+      return await openFile(entry.absolute, memberName(entry.path), owners);
+  }
+}
+
+/**
+ * Open a regular file as a member.
+ * @param followLinks store what a link leads to; else a link is an error
+ * @returns undefined when the file is not there
+ */
+export async function openFile(
+  absolute: string,
+  name: string,
+  owners: OwnerNames,
+  followLinks = false,
+): Promise<OpenMember | undefined> {
+  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
+  let handle: FileHandle;
+  try {
+    // Should the file have become a FIFO since the directory was read, opening it must not wait for a writer.
+    handle = await open(
+      fsPath(absolute),
+      O_RDONLY | O_NONBLOCK | (followLinks ? 0 : O_NOFOLLOW),
+    );
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? error.code : undefined;
+    if (code === "ENOENT" && !absolute.includes("\ufffd")) return undefined;
+    throw unreadable(absolute, error);
+  }
+  let keep = false;
+  try {
+    const stats = await handle.stat({ bigint: true });
+    if (!stats.isFile()) throw new Error("it is not a regular file");
+    const size = Number(stats.size);
+    const member: TarMember = { ...metadata(stats, owners), type: "file", name, size };
+    if (size > SMALL_FILE) {
+      keep = true;
+      return { member, content: { kind: "handle", handle, path: absolute } };
+    }
+    const bytes = new Uint8Array(size);
+    await readFully(handle, bytes, 0, size);
+    return { member, content: { kind: "bytes", bytes } };
+  } catch (error) {
+    throw unreadable(absolute, error);
+  } finally {
+    if (!keep) await handle.close();
+  }
+}
+
+/**
+ * Read until the range of the buffer is full or the file ends, from where the handle stands.
+ * @returns bytes read
+ */
+export async function readFully(
+  handle: FileHandle,
+  buffer: Uint8Array,
+  start: number,
+  length: number,
+): Promise<number> {
+  let done = 0;
+  while (done < length) {
+    const { bytesRead } = await handle.read(buffer, start + done, length - done, null);
+    if (bytesRead === 0) break;
+    done += bytesRead;
+  }
+  return done;
+}
+
+/** A member made of a text, owned as `owner` is. */
+export function textMember(
+  name: string,
+  text: string,
+  mode: number,
+  owner: BigIntStats,
+  owners: OwnerNames,
+): OpenMember {
+  const bytes = new TextEncoder().encode(text);
+  return {
+    member: {
+      ...metadata(owner, owners),
+      type: "file",
+      name,
+      size: bytes.length,
+      mode,
+      mtime: 0n,
+    },
+    content: { kind: "bytes", bytes },
+  };
+}
+
+/** As Barman names members: `./NAME` at the root, `DIRECTORY/NAME` below. */
+function memberName(path: string): string {
+  return path.includes("/") ? path : `./${path}`;
+}
+
+function metadata(
+  stats: BigIntStats,
+  owners: OwnerNames,
+): Pick<TarMember, "mode" | "uid" | "gid" | "userName" | "groupName" | "mtime"> {
+  const uid = Number(stats.uid);
+  const gid = Number(stats.gid);
+  return {
+    mode: Number(stats.mode) & 0o7777,
+    uid,
+    gid,
+    userName: owners.user(uid),
+    groupName: owners.group(gid),
+    mtime: stats.mtimeNs,
+  };
+}
+
+/** Names from `/etc/passwd` and `/etc/group`, and our own from the system. */
+export async function systemOwnerNames(): Promise<OwnerNames> {
+  const users = await namesIn("/etc/passwd");
+  const groups = await namesIn("/etc/group");
+  try {
+    const self = userInfo();
+    if (!users.has(self.uid)) users.set(self.uid, self.username);
+  } catch {
+    // A container may run under an id that has no name: the number is stored.
+  }
+  return { user: (uid) => users.get(uid) ?? "", group: (gid) => groups.get(gid) ?? "" };
+}
+
+/** Names by number of a file with lines `NAME:…:NUMBER:…`; none if it can't be read (minimal containers). */
+async function namesIn(path: string): Promise<Map<number, string>> {
+  const names = new Map<number, string>();
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch {
+    return names;
+  }
+  for (const line of text.split("\n")) {
+    const [name = "", , id = ""] = line.split(":");
+    // The first line of a number counts, as for the system's own look-up.
+    if (name !== "" && /^\d+$/.test(id) && !names.has(Number(id))) names.set(Number(id), name);
+  }
+  return names;
+}
+
+/**
+ * Read `global/pg_control`. The server rewrites it in place, so a read may see half of a write: it is read until
+ * two reads are the same.
+ */
+export async function openControlFile(absolute: string, owners: OwnerNames): Promise<OpenMember> {
+  let latest: { opened: OpenMember; bytes: Uint8Array } | undefined;
+  for (let attempt = 0; attempt < 20; attempt++) {
+    const opened = await openFile(absolute, "global/pg_control", owners);
+    if (opened === undefined) {
+      throw new Error(`Cannot read ${displayPath(absolute)}: it is not there`);
+    }
+    const { content } = opened;
+    if (content.kind !== "bytes") {
+      if (content.kind === "handle") await content.handle.close();
+      throw new Error(`Cannot read ${displayPath(absolute)}: it is too large for a control file`);
+    }
+    const stable = latest !== undefined && Buffer.compare(latest.bytes, content.bytes) === 0;
+    latest = { opened, bytes: content.bytes };
+    if (stable) break;
+  }
+  if (latest === undefined) throw new Error(`Cannot read ${displayPath(absolute)}`);
+  return latest.opened;
+}

@@ -1,0 +1,102 @@
+/** The bytes of one tar archive, made of opened members. */
+import { endOfArchive, memberHeader } from "../tar/writer.ts";
+import { paddingOf } from "../tar/format.ts";
+import { type OpenMember, readFully } from "./members.ts";
+import { displayPath } from "./raw_names.ts";
+import { unreadable } from "./walk.ts";
+
+export interface TarStreamOptions {
+  /**
+   * Give out the same chunk again and again: the consumer must be done with it when it asks for the next. Spares
+   * memory where the consumer only copies.
+   */
+  readonly reuseChunk: boolean;
+  /** Asked before each member but the first, with the bytes of tar so far: end this archive here? */
+  readonly isFull: (bytes: number) => boolean;
+  /** Bytes of file content that went in. */
+  readonly onContent: (bytes: number) => void;
+  /** Told when a file was shorter than it was when opened. */
+  readonly onShrunk: (message: string) => void;
+  readonly signal: AbortSignal;
+}
+
+/** Bytes of a chunk: large reads, few steps. */
+const CHUNK_SIZE = 512 * 1024;
+
+/**
+ * Chunks of an archive that holds `first` and what `next` gives, until `isFull` or the last. A member is asked
+ * for only when the one before was read to its end. Contents have exactly the size that their header says: a file
+ * that got shorter is filled up with zeros (WAL replay writes those pages again), one that grew is cut.
+ */
+export async function* tarStream(
+  first: OpenMember | undefined,
+  next: () => Promise<OpenMember | undefined>,
+  options: TarStreamOptions,
+): AsyncGenerator<Uint8Array> {
+  let chunk = new Uint8Array(CHUNK_SIZE);
+  let used = 0;
+  let total = 0;
+
+  /** The full chunk; a new one takes its place. */
+  const takeFull = (): Uint8Array => {
+    const full = chunk;
+    if (!options.reuseChunk) chunk = new Uint8Array(CHUNK_SIZE);
+    used = 0;
+    return full;
+  };
+  /** Bytes into the chunk; without bytes, zeros. */
+  function* put(length: number, bytes?: Uint8Array): Generator<Uint8Array> {
+    total += length;
+    for (let done = 0; done < length;) {
+      const count = Math.min(length - done, CHUNK_SIZE - used);
+      if (bytes === undefined) chunk.fill(0, used, used + count);
+      else chunk.set(bytes.subarray(done, done + count), used);
+      used += count;
+      done += count;
+      if (used === CHUNK_SIZE) yield takeFull();
+    }
+  }
+
+  let open = first;
+  try {
+    while (open !== undefined) {
+      options.signal.throwIfAborted();
+      const { member, content } = open;
+      const header = memberHeader(member);
+      yield* put(header.length, header);
+      if (content.kind === "bytes") yield* put(member.size, content.bytes);
+      if (content.kind === "handle") {
+        let rest = member.size;
+        while (rest > 0) {
+          options.signal.throwIfAborted();
+          const wanted = Math.min(rest, CHUNK_SIZE - used);
+          const count = await readFully(content.handle, chunk, used, wanted)
+            .catch((error) => Promise.reject(unreadable(content.path, error)));
+          used += count;
+          total += count;
+          rest -= count;
+          if (used === CHUNK_SIZE) yield takeFull();
+          if (count < wanted) {
+            options.onShrunk(
+              `${displayPath(content.path)} got ${rest} bytes shorter while it was read`,
+            );
+            yield* put(rest);
+            rest = 0;
+          }
+        }
+        await content.handle.close();
+      }
+      open = undefined;
+      options.onContent(member.size);
+      yield* put(paddingOf(member.size));
+      if (options.isFull(total)) break;
+      open = await next();
+    }
+  } finally {
+    // Left in the middle of a file.
+    if (open?.content.kind === "handle") await open.content.handle.close();
+  }
+  const end = endOfArchive(total);
+  yield* put(end.length, end);
+  if (used > 0) yield chunk.subarray(0, used);
+}

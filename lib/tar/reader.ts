@@ -1,0 +1,541 @@
+/**
+ * Reads tar archives as a stream: ustar, pax (POSIX) and GNU headers, from any writer. Nothing is believed that the
+ * archive does not prove: checksums, sizes and the end mark are verified, and what can't be restored faithfully
+ * (sparse members, parts of multi-volume archives) is refused instead of guessed at.
+ */
+import { closeIterator } from "../backup/abortable.ts";
+import { BLOCK_SIZE, checksumOf, decodeName, FIELD, paddingOf, TYPE } from "./format.ts";
+
+export interface TarEntry {
+  readonly type: TarEntryType;
+  /** As in the archive, without the trailing slash of directories. See `decodeName` for odd bytes. */
+  readonly name: string;
+  /** Target of a symlink as it is; of a hard link the name of the member. Empty for others. */
+  readonly linkTarget: string;
+  /** Bytes of content; 0 unless a file. */
+  readonly size: number;
+  /** 0..0o7777 */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** Empty when the archive has none. */
+  readonly userName: string;
+  readonly groupName: string;
+  /** Seconds since 1970, with a fraction where the archive has one. */
+  readonly mtime: number;
+}
+
+export type TarEntryType =
+  | "file"
+  | "directory"
+  | "symlink"
+  | "hard-link"
+  | "character-device"
+  | "block-device"
+  | "fifo";
+
+/** An archive that is cut off, damaged, or of a kind that is not supported. The message says where. */
+export class TarError extends Error {
+  override readonly name = "TarError";
+  /** Bytes into the (decompressed) archive. */
+  readonly position: number;
+  constructor(message: string, position: number) {
+    super(message);
+    this.position = position;
+  }
+}
+
+export interface TarReaderOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Told once when there is something other than zeros behind the end mark. */
+  readonly onTrailingData?: ((position: number) => void) | undefined;
+}
+
+/** Extended headers hold names and a few numbers; a longer one is an attack or damage. Bytes. */
+const MAX_EXTENDED_HEADER = 1024 * 1024;
+const EMPTY = new Uint8Array(0);
+
+/**
+ * One pass over an archive: `next` for a member, then `read` for its content (what is not read is passed over),
+ * and so on until `next` gives null. Then the source was read to its end, so that a decompressor in front has
+ * verified its checksums. `close` must be called when leaving earlier.
+ *
+ * Chunks are views of what the source gave and stay valid as long as those do.
+ */
+export class TarReader {
+  readonly #source: AsyncIterator<Uint8Array>;
+  readonly #options: TarReaderOptions;
+  #chunk: Uint8Array = EMPTY;
+  #at = 0;
+  #ended = false;
+  /** Bytes of the archive before `#chunk`. */
+  #before = 0;
+  /** Content of the current member not read yet, and the zeros behind it. */
+  #content = 0;
+  #padding = 0;
+  #member: string | undefined;
+  #global: PaxValues = {};
+
+  constructor(source: AsyncIterable<Uint8Array>, options: TarReaderOptions = {}) {
+    this.#source = source[Symbol.asyncIterator]();
+    this.#options = options;
+  }
+
+  /** Bytes read of the archive. */
+  get position(): number {
+    return this.#before + this.#at;
+  }
+
+  /**
+   * The next member, or null after the last one.
+   * @throws {TarError} and what the source throws
+   */
+  async next(): Promise<TarEntry | null> {
+    await this.#skip(this.#content, "content");
+    this.#content = 0;
+    await this.#skip(this.#padding, "padding");
+    this.#padding = 0;
+    let pax: PaxValues = {};
+    let longName: Uint8Array | undefined;
+    let longLink: Uint8Array | undefined;
+    let extended = false;
+    for (;;) {
+      const start = this.position;
+      const header = await this.#block();
+      if (isZero(header)) {
+        if (extended) throw this.#error("it ends with an extended header", start);
+        await this.#end(start);
+        return null;
+      }
+      const type = this.#verified(header, start);
+      switch (type) {
+        case TYPE.pax:
+          pax = { ...pax, ...await this.#paxValues(header, start) };
+          break;
+        case TYPE.paxGlobal:
+          this.#global = { ...this.#global, ...await this.#paxValues(header, start) };
+          break;
+        case TYPE.gnuLongName:
+          longName = untilNul(await this.#extension(header, start));
+          break;
+        case TYPE.gnuLongLink:
+          longLink = untilNul(await this.#extension(header, start));
+          break;
+        case "V":
+          // The label of the volume, GNU tar's -V: an empty member that names the archive.
+          await this.#extension(header, start);
+          break;
+        default:
+          return this.#entry(header, type, start, { ...this.#global, ...pax }, longName, longLink);
+      }
+      extended = type !== TYPE.paxGlobal && type !== "V";
+    }
+  }
+
+  /**
+   * The next piece of the current member's content, null at its end.
+   * @throws {TarError} when the archive ends before
+   */
+  async read(): Promise<Uint8Array | null> {
+    if (this.#content === 0) return null;
+    if (this.#at === this.#chunk.length && !await this.#pull()) throw this.#cutOff("content");
+    const chunk = this.#chunk.subarray(this.#at, this.#at + this.#content);
+    this.#at += chunk.length;
+    this.#content -= chunk.length;
+    return chunk;
+  }
+
+  /** Tell the source that no more is wanted. */
+  async close(): Promise<void> {
+    if (this.#ended) return;
+    this.#ended = true;
+    await closeIterator(this.#source);
+  }
+
+  #entry(
+    header: Uint8Array,
+    flag: string,
+    start: number,
+    pax: PaxValues,
+    longName: Uint8Array | undefined,
+    longLink: Uint8Array | undefined,
+  ): TarEntry {
+    const nameBytes = pax.path ?? longName ?? headerName(header);
+    let name = decodeName(nameBytes);
+    this.#member = name;
+    if (name === "") throw this.#error("a member has no name", start);
+    const type = TYPES.get(flag);
+    if (type === undefined) {
+      const kind = flag === "S"
+        ? "a sparse file in GNU's format"
+        : flag === "M" || flag === "D" || flag === "N"
+        ? "of a kind that only GNU tar itself can read"
+        : "of a kind that is not supported";
+      throw this.#error(`member ${name} is ${kind} (type '${flag}')`, start);
+    }
+    if (pax.sparse) throw this.#error(`member ${name} is a sparse file in GNU's format`, start);
+    // Before POSIX directories were files whose name ends in a slash.
+    const isOldDirectory = (flag === "\0" || flag === TYPE.file) && name.endsWith("/");
+    const actual = isOldDirectory ? "directory" : type;
+    if (actual === "directory") name = name.replace(/\/+$/, "") || "/";
+    // Other kinds may name a size, but no content follows them.
+    const size = actual !== "file"
+      ? 0
+      : pax.size ?? this.#number(header, "size", start, Number.MAX_SAFE_INTEGER);
+    this.#content = size;
+    this.#padding = paddingOf(size);
+    return {
+      type: actual,
+      name,
+      linkTarget: actual === "symlink" || actual === "hard-link"
+        ? decodeName(pax.linkpath ?? longLink ?? untilNul(bytesOf(header, "linkName")))
+        : "",
+      size,
+      mode: this.#number(header, "mode", start, Number.MAX_SAFE_INTEGER) & 0o7777,
+      uid: pax.uid ?? this.#number(header, "uid", start, MAX_ID),
+      gid: pax.gid ?? this.#number(header, "gid", start, MAX_ID),
+      userName: decodeName(pax.uname ?? untilNul(bytesOf(header, "userName"))),
+      groupName: decodeName(pax.gname ?? untilNul(bytesOf(header, "groupName"))),
+      mtime: pax.mtime ?? this.#signedNumber(header, "mtime", start),
+    };
+  }
+
+  /** @returns the type flag of a header whose checksum is right */
+  #verified(header: Uint8Array, start: number): string {
+    const stated = parseNumber(bytesOf(header, "checksum"));
+    if (stated === null || (stated !== checksumOf(header) && stated !== signedSumOf(header))) {
+      throw this.#error("there is no header where one should be (wrong checksum)", start);
+    }
+    return String.fromCharCode(header[FIELD.type[0]] ?? 0);
+  }
+
+  async #paxValues(header: Uint8Array, start: number): Promise<PaxValues> {
+    const values = parsePax(await this.#extension(header, start));
+    if (typeof values === "string") {
+      throw this.#error(`an extended header is damaged: ${values}`, start);
+    }
+    return values;
+  }
+
+  /** Content of an extended header. */
+  async #extension(header: Uint8Array, start: number): Promise<Uint8Array> {
+    const size = this.#number(header, "size", start, Number.MAX_SAFE_INTEGER);
+    if (size > MAX_EXTENDED_HEADER) {
+      throw this.#error(
+        `an extended header has ${size} bytes, more than the ${MAX_EXTENDED_HEADER} allowed`,
+        start,
+      );
+    }
+    const whole = size + paddingOf(size);
+    if (!await this.#fill(whole)) throw this.#cutOff("extended header");
+    const bytes = this.#chunk.subarray(this.#at, this.#at + size);
+    this.#at += whole;
+    return bytes;
+  }
+
+  #number(header: Uint8Array, field: NumberField, start: number, max: number): number {
+    const value = this.#signedNumber(header, field, start);
+    if (value < 0 || value > max) {
+      throw this.#error(`a header has a ${field} out of range (${value})`, start);
+    }
+    return value;
+  }
+
+  #signedNumber(header: Uint8Array, field: NumberField, start: number): number {
+    const value = parseNumber(bytesOf(header, field));
+    if (value === null) throw this.#error(`a header has a malformed ${field}`, start);
+    return value;
+  }
+
+  /** After a zero block: a second one must follow; then to the end of the source. */
+  async #end(start: number): Promise<void> {
+    if (!await this.#fill(BLOCK_SIZE)) throw this.#cutOff("end-of-archive mark");
+    if (!isZero(this.#chunk.subarray(this.#at, this.#at + BLOCK_SIZE))) {
+      throw this.#error("a block of zeros stands where a header should be", start);
+    }
+    this.#at += BLOCK_SIZE;
+    let told = false;
+    while (await this.#fill(BLOCK_SIZE)) {
+      const block = this.#chunk.subarray(this.#at, this.#at + BLOCK_SIZE);
+      if (!isZero(block)) {
+        // A hole of zeros looks like the end, and what follows is lost unless someone says so.
+        if (isHeader(block)) {
+          throw this.#error("more members follow behind the end-of-archive mark", this.position);
+        }
+        if (!told) this.#options.onTrailingData?.(this.position);
+        told = true;
+      }
+      this.#at += BLOCK_SIZE;
+    }
+    const rest = this.#chunk.subarray(this.#at);
+    if (!told && !isZero(rest)) this.#options.onTrailingData?.(this.position);
+    this.#at = this.#chunk.length;
+  }
+
+  async #block(): Promise<Uint8Array> {
+    if (this.#chunk.length - this.#at < BLOCK_SIZE && !await this.#fill(BLOCK_SIZE)) {
+      throw this.#cutOff(this.#chunk.length === this.#at ? "next header" : "header");
+    }
+    const block = this.#chunk.subarray(this.#at, this.#at + BLOCK_SIZE);
+    this.#at += BLOCK_SIZE;
+    return block;
+  }
+
+  async #skip(count: number, what: string): Promise<void> {
+    for (let left = count; left > 0;) {
+      if (this.#at === this.#chunk.length && !await this.#pull()) throw this.#cutOff(what);
+      const step = Math.min(left, this.#chunk.length - this.#at);
+      this.#at += step;
+      left -= step;
+      if (this.#content > 0) this.#content -= step;
+    }
+  }
+
+  /** Makes the next `count` bytes one piece. @returns false when the source ends before */
+  async #fill(count: number): Promise<boolean> {
+    if (this.#chunk.length - this.#at >= count) return true;
+    if (this.#at === this.#chunk.length && !await this.#pull()) return count === 0;
+    if (this.#chunk.length - this.#at >= count) return true;
+    const pieces = [this.#chunk.subarray(this.#at)];
+    let length = this.#chunk.length - this.#at;
+    this.#before += this.#at;
+    while (length < count) {
+      const piece = await this.#nextChunk();
+      if (piece === undefined) break;
+      pieces.push(piece);
+      length += piece.length;
+    }
+    // The last piece may be long: only what was asked for and that piece's rest are copied, once in each chunk.
+    const whole = new Uint8Array(length);
+    let at = 0;
+    for (const piece of pieces) {
+      whole.set(piece, at);
+      at += piece.length;
+    }
+    this.#chunk = whole;
+    this.#at = 0;
+    return length >= count;
+  }
+
+  /** Replaces the used-up chunk by the next one. @returns false at the end of the source */
+  async #pull(): Promise<boolean> {
+    const chunk = await this.#nextChunk();
+    if (chunk === undefined) return false;
+    this.#before += this.#chunk.length;
+    this.#chunk = chunk;
+    this.#at = 0;
+    return true;
+  }
+
+  async #nextChunk(): Promise<Uint8Array | undefined> {
+    while (!this.#ended) {
+      this.#options.signal?.throwIfAborted();
+      const { done, value } = await this.#source.next();
+      if (done === true) this.#ended = true;
+      else if (value.length > 0) return value;
+    }
+    return undefined;
+  }
+
+  #cutOff(what: string): TarError {
+    const position = this.#before + this.#chunk.length;
+    if (position === 0) return new TarError("The archive is empty", 0);
+    const missing = what === "content" ? `, ${this.#content} bytes before its end` : "";
+    const member = this.#member === undefined
+      ? "before its first member"
+      : what === "content"
+      ? `in member ${this.#member}${missing}`
+      : `after member ${this.#member}, in the ${what}`;
+    return new TarError(
+      `The archive is cut off at byte ${position}, ${member}`,
+      position,
+    );
+  }
+
+  #error(reason: string, position: number): TarError {
+    const member = this.#member === undefined || reason.includes(this.#member)
+      ? ""
+      : `, after member ${this.#member}`;
+    return new TarError(`The archive is damaged at byte ${position}${member}: ${reason}`, position);
+  }
+}
+
+const TYPES: ReadonlyMap<string, TarEntryType> = new Map([
+  [TYPE.file, "file"],
+  ["\0", "file"],
+  // "Contiguous", which nobody cares about.
+  ["7", "file"],
+  [TYPE.hardLink, "hard-link"],
+  [TYPE.symlink, "symlink"],
+  [TYPE.characterDevice, "character-device"],
+  [TYPE.blockDevice, "block-device"],
+  [TYPE.directory, "directory"],
+  [TYPE.fifo, "fifo"],
+]);
+
+/** (uid_t)-1 means "leave it" to the system. */
+const MAX_ID = 2 ** 32 - 2;
+
+type NumberField = "mode" | "uid" | "gid" | "size" | "mtime";
+
+function bytesOf(header: Uint8Array, field: keyof typeof FIELD): Uint8Array {
+  const [start, length] = FIELD[field];
+  return header.subarray(start, start + length);
+}
+
+/** Name and prefix. GNU headers have other things where POSIX has the prefix. */
+function headerName(header: Uint8Array): Uint8Array {
+  const name = untilNul(bytesOf(header, "name"));
+  const magic = bytesOf(header, "magic");
+  if (!startsWith(magic, "ustar\0")) return name;
+  const prefix = untilNul(bytesOf(header, "prefix"));
+  if (prefix.length === 0) return name;
+  const whole = new Uint8Array(prefix.length + 1 + name.length);
+  whole.set(prefix, 0);
+  whole[prefix.length] = 0x2f;
+  whole.set(name, prefix.length + 1);
+  return whole;
+}
+
+function isHeader(block: Uint8Array): boolean {
+  if (!startsWith(bytesOf(block, "magic"), "ustar")) return false;
+  const stated = parseNumber(bytesOf(block, "checksum"));
+  return stated !== null && (stated === checksumOf(block) || stated === signedSumOf(block));
+}
+
+/** Octal digits with blanks and NULs around, or GNU's base 256 for numbers that do not fit. Null: neither. */
+function parseNumber(field: Uint8Array): number | null {
+  const first = field[0] ?? 0;
+  if (first >= 0x80) return parseBase256(field);
+  let at = 0;
+  while (at < field.length && field[at] === 0x20) at++;
+  let value = 0;
+  for (; at < field.length; at++) {
+    const digit = (field[at] ?? 0) - 0x30;
+    if (digit < 0 || digit > 7) break;
+    value = value * 8 + digit;
+  }
+  for (; at < field.length; at++) {
+    if (field[at] !== 0 && field[at] !== 0x20) return null;
+  }
+  return value;
+}
+
+/** Two's complement, big-endian; the first bit only tells that it is this notation. */
+function parseBase256(field: Uint8Array): number | null {
+  const first = field[0] ?? 0;
+  const negative = (first & 0x40) !== 0;
+  let value = negative ? (first & 0x3f) - 0x40 : first & 0x3f;
+  for (let i = 1; i < field.length; i++) {
+    value = value * 256 + (field[i] ?? 0);
+    if (!Number.isSafeInteger(value)) return null;
+  }
+  return value;
+}
+
+/** Old writers took bytes for signed. */
+function signedSumOf(header: Uint8Array): number {
+  const [start, length] = FIELD.checksum;
+  let sum = checksumOf(header);
+  for (let i = 0; i < BLOCK_SIZE; i++) {
+    if ((i < start || i >= start + length) && (header[i] ?? 0) >= 0x80) sum -= 256;
+  }
+  return sum;
+}
+
+interface PaxValues {
+  path?: Uint8Array | undefined;
+  linkpath?: Uint8Array | undefined;
+  uname?: Uint8Array | undefined;
+  gname?: Uint8Array | undefined;
+  size?: number | undefined;
+  uid?: number | undefined;
+  gid?: number | undefined;
+  mtime?: number | undefined;
+  sparse?: boolean | undefined;
+}
+
+/** @returns a text when it is malformed: why */
+function parsePax(bytes: Uint8Array): PaxValues | string {
+  const values: PaxValues = {};
+  for (let at = 0; at < bytes.length;) {
+    // Some writers fill up with NULs.
+    if (bytes[at] === 0) break;
+    const blank = bytes.indexOf(0x20, at);
+    const digits = blank < 0 ? "" : latin1(bytes.subarray(at, Math.min(blank, at + 8)));
+    const length = /^[0-9]{1,7}$/.test(digits) ? Number(digits) : 0;
+    const end = at + length;
+    const equals = bytes.indexOf(0x3d, blank + 1);
+    if (end > bytes.length || equals < 0 || equals >= end || bytes[end - 1] !== 0x0a) {
+      return `record at byte ${at} is not of the form "LENGTH KEYWORD=VALUE"`;
+    }
+    const problem = setPaxValue(
+      values,
+      latin1(bytes.subarray(blank + 1, equals)),
+      bytes.subarray(equals + 1, end - 1),
+    );
+    if (problem !== undefined) return problem;
+    at = end;
+  }
+  return values;
+}
+
+/** An empty value takes back what a header before it said. */
+function setPaxValue(values: PaxValues, keyword: string, bytes: Uint8Array): string | undefined {
+  const empty = bytes.length === 0;
+  switch (keyword) {
+    case "path":
+    case "linkpath":
+    case "uname":
+    case "gname":
+      if (bytes.includes(0)) return `${keyword} holds a NUL`;
+      values[keyword] = empty ? undefined : bytes;
+      return undefined;
+    case "size":
+    case "uid":
+    case "gid": {
+      const text = latin1(bytes);
+      const number = Number(text);
+      const max = keyword === "size" ? Number.MAX_SAFE_INTEGER : MAX_ID;
+      if (!empty && (!/^[0-9]+$/.test(text) || number > max)) {
+        return `${keyword} '${text.slice(0, 40)}' is out of range`;
+      }
+      values[keyword] = empty ? undefined : number;
+      return undefined;
+    }
+    case "mtime": {
+      const text = latin1(bytes);
+      if (!empty && !/^-?[0-9]{1,15}(\.[0-9]*)?$/.test(text)) {
+        return `mtime '${text.slice(0, 40)}' is no number`;
+      }
+      values.mtime = empty ? undefined : Number(text);
+      return undefined;
+    }
+    default:
+      if (keyword.startsWith("GNU.sparse.")) values.sparse = true;
+      return undefined;
+  }
+}
+
+function untilNul(bytes: Uint8Array): Uint8Array {
+  const nul = bytes.indexOf(0);
+  return nul < 0 ? bytes : bytes.subarray(0, nul);
+}
+
+function startsWith(bytes: Uint8Array, text: string): boolean {
+  for (let i = 0; i < text.length; i++) {
+    if (bytes[i] !== text.charCodeAt(i)) return false;
+  }
+  return true;
+}
+
+function isZero(bytes: Uint8Array): boolean {
+  for (let i = 0; i < bytes.length; i++) {
+    if (bytes[i] !== 0) return false;
+  }
+  return true;
+}
+
+function latin1(bytes: Uint8Array): string {
+  return String.fromCharCode(...bytes.subarray(0, 256));
+}

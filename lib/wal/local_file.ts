@@ -1,0 +1,237 @@
+/** WAL files on the side of PostgreSQL: read one that must not change, write one that is whole or not there. */
+import { constants } from "node:fs";
+import {
+  type FileHandle,
+  open,
+  readdir,
+  realpath,
+  rename,
+  rm,
+  stat,
+  unlink,
+} from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+
+/** Bytes read at once. */
+const CHUNK_SIZE = 256 * 1024;
+
+export interface LocalFile {
+  /** Bytes, when it was opened. */
+  readonly size: number;
+  /** The content, once. Rejects if the file turns out not to have `size` bytes any more. */
+  read(): AsyncGenerator<Uint8Array, void, void>;
+  close(): Promise<void>;
+}
+
+/** Open a regular file (or a symbolic link to one) for reading. */
+export async function openLocalFile(path: string): Promise<LocalFile> {
+  // Without O_NONBLOCK opening a pipe would wait for a writer.
+  const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((error) => {
+    throw failure("read", path, error);
+  });
+  try {
+    const facts = await handle.stat();
+    if (!facts.isFile()) throw new Error(`Cannot read ${path}: it is not a regular file`);
+    return {
+      size: facts.size,
+      read: () => readUnchanged(handle, path, facts.size),
+      close: () => handle.close(),
+    };
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+async function* readUnchanged(
+  handle: FileHandle,
+  path: string,
+  size: number,
+): AsyncGenerator<Uint8Array, void, void> {
+  let position = 0;
+  while (position < size) {
+    const chunk = new Uint8Array(Math.min(CHUNK_SIZE, size - position));
+    const { bytesRead } = await handle.read(chunk, 0, chunk.length, position).catch((error) => {
+      throw failure("read", path, error);
+    });
+    if (bytesRead === 0) {
+      throw new Error(
+        `Cannot read ${path}: it ended after ${position} of ${size} bytes, so it changed while being read`,
+      );
+    }
+    position += bytesRead;
+    yield chunk.subarray(0, bytesRead);
+  }
+  const now = (await handle.stat()).size;
+  if (now !== size) {
+    throw new Error(
+      `Cannot read ${path}: it changed from ${size} to ${now} bytes while being read`,
+    );
+  }
+}
+
+export interface WriteOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Told about leftovers that could not be removed. */
+  readonly onDebug?: ((message: string) => void) | undefined;
+}
+
+/**
+ * Write a stream to a file durably: under a hidden temporary name in the same directory, then fsync, rename, and fsync
+ * of the directory. Whatever fails, the file of that name is as it was before, and nothing else is left behind;
+ * only a killed process leaves its temporary file, which a later call for the same destination removes.
+ * @returns bytes written
+ * @throws what the source throws, the signal's reason, and errors that name the file
+ */
+export async function writeDurably(
+  destination: string,
+  source: AsyncIterable<Uint8Array>,
+  options: WriteOptions = {},
+): Promise<number> {
+  const { signal } = options;
+  const target = await targetOf(destination);
+  const directory = dirname(target);
+  await removeLeftovers(target, options);
+  const temporary = temporaryName(target);
+  // 0640 is cut by the umask, which PostgreSQL sets so that its files are 0600 or, with group access, 0640.
+  const handle = await open(temporary, "wx", 0o640).catch((error) => {
+    throw failure("write", destination, error);
+  });
+  let renamed = false;
+  try {
+    let size = 0;
+    try {
+      for await (const chunk of source) {
+        signal?.throwIfAborted();
+        await writeAll(handle, chunk, destination);
+        size += chunk.length;
+      }
+      await handle.sync().catch((error) => {
+        throw failure("write", destination, error);
+      });
+    } finally {
+      await handle.close();
+    }
+    signal?.throwIfAborted();
+    await rename(temporary, target).catch((error) => {
+      throw failure("write", destination, error);
+    });
+    renamed = true;
+    await syncDirectory(directory);
+    return size;
+  } finally {
+    if (!renamed) await rm(temporary, { force: true });
+  }
+}
+
+/** The file itself if the destination is a symbolic link; anything that is not a file can't be replaced by one. */
+async function targetOf(destination: string): Promise<string> {
+  try {
+    const target = await realpath(destination);
+    if (!(await stat(target)).isFile()) {
+      throw new Error(`Cannot write ${destination}: it is there and is not a regular file`);
+    }
+    return target;
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return resolve(destination);
+    throw codeOf(error) === undefined ? error : failure("write", destination, error);
+  }
+}
+
+async function writeAll(handle: FileHandle, chunk: Uint8Array, destination: string): Promise<void> {
+  for (let written = 0; written < chunk.length;) {
+    const { bytesWritten } = await handle.write(chunk, written, chunk.length - written)
+      .catch((error) => {
+        throw failure("write", destination, error);
+      });
+    written += bytesWritten;
+  }
+}
+
+/** Makes a rename durable. */
+async function syncDirectory(directory: string): Promise<void> {
+  const handle = await open(directory, constants.O_RDONLY);
+  try {
+    await handle.sync();
+  } catch (error) {
+    // Some file systems have no fsync of directories; then there is nothing to wait for.
+    if (!["EINVAL", "ENOTSUP", "EISDIR", "EBADF"].includes(codeOf(error) ?? "")) {
+      throw failure("make durable", directory, error);
+    }
+  } finally {
+    await handle.close();
+  }
+}
+
+const TEMPORARY_MARK = "barman-cloud";
+
+/** `.RECOVERYXLOG.1234-9f86d081.barman-cloud`: hidden, unique, and it tells who writes it. */
+function temporaryName(target: string): string {
+  const random = crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
+  const unique = `${process.pid}-${random.toString(16).padStart(8, "0")}`;
+  return join(dirname(target), `${temporaryPrefix(target)}${unique}.${TEMPORARY_MARK}`);
+}
+
+function temporaryPrefix(target: string): string {
+  // Long names leave room for what is added: names have 255 bytes at most.
+  return `.${basename(target).slice(0, 50)}.`;
+}
+
+/** A temporary file is left over when nothing was written for this long and its process is not there, … */
+const DEAD_AFTER_MS = 60_000;
+/** … or for this long, whoever it belongs to: process ids mean nothing across containers. */
+const STALE_AFTER_MS = 3600_000;
+
+/** Remove what killed processes left for the same destination, so that it can't fill the disk in time. */
+async function removeLeftovers(target: string, options: WriteOptions): Promise<void> {
+  const directory = dirname(target);
+  const prefix = temporaryPrefix(target);
+  const names = await readdir(directory).catch((error) => {
+    throw failure("write", target, error);
+  });
+  for (const name of names) {
+    if (!name.startsWith(prefix) || !name.endsWith(`.${TEMPORARY_MARK}`)) continue;
+    const [, pid] = /^(\d+)-[0-9a-f]{8}\./.exec(name.slice(prefix.length)) ?? [];
+    if (pid === undefined) continue;
+    const path = join(directory, name);
+    try {
+      const age = Date.now() - (await stat(path)).mtimeMs;
+      if (age > STALE_AFTER_MS || (age > DEAD_AFTER_MS && !isAlive(Number(pid)))) {
+        await unlink(path);
+        options.onDebug?.(`Removed ${path}, left over from a killed process`);
+      }
+    } catch (error) {
+      // Not our task at this moment, and another call may have been faster.
+      if (codeOf(error) !== "ENOENT") {
+        options.onDebug?.(`Cannot remove the leftover ${path}: ${reasonOf(error)}`);
+      }
+    }
+  }
+}
+
+/** Our own id counts as dead: whoever had it before us is gone. */
+function isAlive(pid: number): boolean {
+  if (pid === process.pid) return false;
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return codeOf(error) !== "ESRCH";
+  }
+}
+
+function failure(action: string, path: string, error: unknown): Error {
+  return new Error(`Cannot ${action} ${path}: ${reasonOf(error)}`, { cause: error });
+}
+
+/** `ENOENT: no such file or directory, open '/x'` → `no such file or directory`. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return /^[A-Z][A-Z0-9]*: ([^,]+),/.exec(error.message)?.[1] ?? error.message;
+}
+
+function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error && typeof error.code === "string"
+    ? error.code
+    : undefined;
+}

@@ -1,0 +1,215 @@
+/** Upload a stream of unknown length with bounded memory: small ones in one request, others in parts. */
+import {
+  type MultipartUpload,
+  type ObjectStore,
+  type PutOptions,
+  StoreError,
+  type UploadedPart,
+} from "../../providers/object_store.ts";
+
+/** Parts under way at once. */
+const SLOTS = 4;
+/** All parts but the last have this size, if the store allows it (some insist on equal parts). */
+const PART_SIZE = 8 * 1024 ** 2;
+/** How long removing the parts of a failed upload may take, milliseconds. */
+const ABORT_TIMEOUT = 10_000;
+
+export interface UploadOptions extends PutOptions {
+  /** About how many bytes the stream will have at most, to take no more memory than needed. */
+  readonly expectedSize?: number | undefined;
+  /** Told about parts that could not be removed after a failure. */
+  readonly onWarning?: ((message: string) => void) | undefined;
+}
+
+/**
+ * Write a stream to a key. Up to 32 MiB it is one `put`; above it a multipart upload of which at most 32 MiB are in
+ * memory. Nothing is visible under the key before all of it is there; after a failure the parts are removed.
+ * @returns the bytes written
+ * @throws what the source and the store throw, and the signal's reason
+ */
+export async function uploadStream(
+  store: ObjectStore,
+  key: string,
+  source: AsyncIterable<Uint8Array>,
+  options: UploadOptions = {},
+): Promise<number> {
+  const { signal, tags, createOnly } = options;
+  const partSize = Math.max(
+    store.limits.minPartSize,
+    Math.min(store.limits.maxPartSize, PART_SIZE),
+  );
+  const ring = new Ring(partSize, options.expectedSize);
+  const chunks = source[Symbol.asyncIterator]();
+  try {
+    const ended = await ring.fill(chunks, signal);
+    if (ended && ring.filled <= store.limits.maxPutSize) {
+      await store.put(key, ring.whole(), { tags, createOnly, signal });
+      return ring.filled;
+    }
+    return await uploadParts(store, key, ring, ended ? null : chunks, options);
+  } finally {
+    // A source that was left in the middle must give back its file.
+    await chunks.return?.();
+  }
+}
+
+async function uploadParts(
+  store: ObjectStore,
+  key: string,
+  ring: Ring,
+  rest: AsyncIterator<Uint8Array> | null,
+  options: UploadOptions,
+): Promise<number> {
+  const { tags, createOnly } = options;
+  // One failing part stops the others.
+  const failure = new AbortController();
+  const signal = options.signal === undefined
+    ? failure.signal
+    : AbortSignal.any([options.signal, failure.signal]);
+  const upload = await store.startMultipart(key, { tags, createOnly, signal: options.signal });
+  const running: (Promise<UploadedPart> | undefined)[] = [];
+  const done: Promise<UploadedPart>[] = [];
+  const send = (number: number, body: Uint8Array) => {
+    if (number > store.limits.maxParts) {
+      throw new StoreError("invalid", `Cannot write ${key}: it is too large for the store`, {
+        key,
+      });
+    }
+    const part = upload.uploadPart(number, body, { signal });
+    // Stops the others at once; whoever awaits the part gets the error itself.
+    part.catch((error) => failure.abort(error));
+    running[(number - 1) % SLOTS] = part;
+    done.push(part);
+  };
+  try {
+    let size = ring.filled;
+    const first = ring.parts();
+    first.forEach((body, index) => send(index + 1, body));
+    let number = first.length;
+    while (rest !== null) {
+      // The slot is free when the part before in it has arrived.
+      const slot = number % SLOTS;
+      await running[slot];
+      const body = await ring.refill(slot, rest, signal);
+      if (body.length > 0) send(++number, body);
+      size += body.length;
+      if (body.length < ring.partSize) break;
+    }
+    await upload.complete(await Promise.all(done), { signal: options.signal });
+    return size;
+  } catch (error) {
+    failure.abort(error);
+    await Promise.allSettled(done);
+    await abortQuietly(upload, options);
+    // What `failure` was aborted with is the first error; the others are its consequences.
+    throw options.signal?.aborted ? options.signal.reason : failure.signal.reason;
+  }
+}
+
+async function abortQuietly(upload: MultipartUpload, options: UploadOptions): Promise<void> {
+  try {
+    await upload.abort({ signal: AbortSignal.timeout(ABORT_TIMEOUT) });
+  } catch (error) {
+    options.onWarning?.(
+      `Cannot remove the parts of the failed upload of ${upload.key}: ${
+        error instanceof Error ? error.message : error
+      }`,
+    );
+  }
+}
+
+/**
+ * SLOTS parts of memory in one piece, filled from the front: as a whole the body of a `put`, else slots that are
+ * filled again and again.
+ */
+class Ring {
+  readonly partSize: number;
+  readonly #capacity: number;
+  #memory: Uint8Array;
+  #filled = 0;
+  /** Part of a chunk that did not fit any more. */
+  #left: Uint8Array = new Uint8Array(0);
+
+  constructor(partSize: number, expectedSize: number | undefined) {
+    this.partSize = partSize;
+    this.#capacity = SLOTS * partSize;
+    // One byte more shows the end of the stream without asking for more memory.
+    this.#memory = new Uint8Array(Math.min(this.#capacity, (expectedSize ?? 0) + 1));
+  }
+
+  /** Bytes put in by `fill`. */
+  get filled(): number {
+    return this.#filled;
+  }
+
+  whole(): Uint8Array {
+    return this.#memory.subarray(0, this.#filled);
+  }
+
+  /** What `fill` took, as parts. */
+  parts(): Uint8Array[] {
+    const parts: Uint8Array[] = [];
+    for (let start = 0; start < this.#filled; start += this.partSize) {
+      parts.push(
+        this.#memory.subarray(start, Math.min(start + this.partSize, this.#filled)),
+      );
+    }
+    return parts;
+  }
+
+  /** @returns true when the stream ended before, or just when, the memory was full. */
+  async fill(
+    chunks: AsyncIterator<Uint8Array>,
+    signal: AbortSignal | undefined,
+  ): Promise<boolean> {
+    while (true) {
+      const chunk = await next(chunks, signal);
+      if (chunk === null) return true;
+      const taken = Math.min(chunk.length, this.#capacity - this.#filled);
+      this.#grow(this.#filled + taken);
+      this.#memory.set(chunk.subarray(0, taken), this.#filled);
+      this.#filled += taken;
+      if (taken < chunk.length) {
+        this.#left = chunk.subarray(taken);
+        return false;
+      }
+    }
+  }
+
+  /** Fill one slot; less than a part means that the stream has ended. */
+  async refill(
+    slot: number,
+    chunks: AsyncIterator<Uint8Array>,
+    signal: AbortSignal,
+  ): Promise<Uint8Array> {
+    const memory = this.#memory.subarray(slot * this.partSize, (slot + 1) * this.partSize);
+    let filled = 0;
+    while (filled < memory.length) {
+      const chunk = this.#left.length > 0 ? this.#left : await next(chunks, signal);
+      if (chunk === null) break;
+      const taken = Math.min(chunk.length, memory.length - filled);
+      memory.set(chunk.subarray(0, taken), filled);
+      this.#left = chunk.subarray(taken);
+      filled += taken;
+    }
+    return memory.subarray(0, filled);
+  }
+
+  #grow(size: number): void {
+    if (size <= this.#memory.length) return;
+    const larger = new Uint8Array(
+      Math.min(this.#capacity, Math.max(size, 2 * this.#memory.length, 64 * 1024)),
+    );
+    larger.set(this.#memory.subarray(0, this.#filled));
+    this.#memory = larger;
+  }
+}
+
+async function next(
+  chunks: AsyncIterator<Uint8Array>,
+  signal: AbortSignal | undefined,
+): Promise<Uint8Array | null> {
+  signal?.throwIfAborted();
+  const { done, value } = await chunks.next();
+  return done ? null : value;
+}

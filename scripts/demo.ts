@@ -1,0 +1,202 @@
+/**
+ * `deno task demo [URL]`: the main job from beginning to end. A throwaway PostgreSQL archives its WAL with the
+ * executable, a base backup is taken under write load, the data directory is destroyed, restored, and replayed to a
+ * chosen moment; then every row that was committed before that moment is looked for.
+ *
+ * Without a URL a temporary directory is the store. With one (`s3://bucket/path`) it is the user's own; what the demo
+ * wrote there stays, under a server name of its own.
+ */
+import { mkdir, mkdtemp, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { stop as stopEsbuild } from "esbuild";
+import { ensureExecutable } from "./compile.ts";
+import {
+  reachableByServer,
+  startFromDirectory,
+  startPostgres,
+  type TestPostgres,
+} from "./servers/embedded_postgres.ts";
+
+const MAJOR = 18;
+const SERVER = `demo-${new Date().toISOString().replaceAll(/[-:]|\..*/g, "")}`;
+const STEP_TIMEOUT_MS = 120_000;
+
+/** A row as the client knows it: the server has confirmed its commit. */
+interface Confirmed {
+  readonly id: string;
+  readonly amount: number;
+  /** Milliseconds since 1970, read before the insert was sent and after its commit was confirmed. */
+  readonly sent: number;
+  readonly confirmed: number;
+}
+
+const started = performance.now();
+function tell(text: string): void {
+  console.log(`${((performance.now() - started) / 1000).toFixed(1).padStart(5)} s  ${text}`);
+}
+
+const url = Deno.args.find((word) => word !== "--");
+const directory = await mkdtemp(join(tmpdir(), "barman-cloud-demo-"));
+let running: TestPostgres | undefined;
+let code = 1;
+try {
+  await demo();
+  code = 0;
+} catch (error) {
+  console.error(`\nThe demo failed: ${error instanceof Error ? error.message : String(error)}`);
+} finally {
+  await running?.destroy();
+  await rm(directory, { recursive: true, force: true });
+  await stopEsbuild();
+}
+Deno.exit(code);
+
+async function demo(): Promise<void> {
+  tell("Preparing: executable and PostgreSQL binaries (downloaded the first time)");
+  const executable = await reachableByServer(await ensureExecutable());
+  // The server's user must be able to reach the store and the executable.
+  await Deno.chmod(directory, 0o755);
+  const store = url ?? `file://${join(directory, "store")}`;
+  if (url === undefined) await mkdir(join(directory, "store"), { mode: 0o777 });
+  if (url === undefined) await Deno.chmod(join(directory, "store"), 0o777);
+  const call = (words: readonly string[]) => barmanCloud(executable, words);
+
+  const primary = running = await startPostgres({
+    major: MAJOR,
+    settings: {
+      archive_mode: "on",
+      archive_command: `'${executable}' wal-archive --zstd '${store}' ${SERVER} '%p'`,
+      max_wal_size: "256MB",
+    },
+  });
+  tell(`Started PostgreSQL ${MAJOR}; archive_command = barman-cloud wal-archive --zstd ${store} …`);
+  await primary.query(
+    "create table ledger (id bigserial primary key, amount int not null, note text not null)",
+  );
+
+  const confirmed: Confirmed[] = [];
+  let writing = true;
+  const writers = Promise.all([1, 2].map(() => write(primary, confirmed, () => writing)));
+  await rowsWritten(confirmed, 200);
+  tell(`Two clients write all the time (${confirmed.length} rows so far); taking a base backup`);
+  const before = performance.now();
+  await call(
+    [
+      "backup",
+      "--zstd",
+      "--immediate-checkpoint",
+      "--name",
+      "demo",
+      "-d",
+      primary.conninfo(),
+      store,
+      SERVER,
+    ],
+  );
+  const seconds = ((performance.now() - before) / 1000).toFixed(1);
+  const list = (await call(["backup-list", store, SERVER])).trimEnd();
+  tell(
+    `Base backup done in ${seconds} s while ${confirmed.length} rows were written. backup-list says:`,
+  );
+  for (const line of list.split("\n")) console.log(`           ${line.trimEnd()}`);
+
+  await rowsWritten(confirmed, confirmed.length + 500);
+  const target = Date.now();
+  tell(`The moment to come back to: ${new Date(target).toISOString()}`);
+  await rowsWritten(confirmed, confirmed.length + 500);
+  writing = false;
+  await writers;
+  await archived(primary);
+  tell(
+    `${confirmed.length} rows confirmed in all, WAL archived. Now the server is killed and its data destroyed`,
+  );
+  await primary.kill9();
+  await rm(primary.dataDirectory, { recursive: true, force: true });
+
+  const restored = join(directory, "restored");
+  await call(["restore", store, SERVER, "demo", restored]);
+  tell(`Restored the base backup into an empty directory`);
+  const again = running = await startFromDirectory(restored, {
+    major: MAJOR,
+    settings: {
+      archive_mode: "off",
+      restore_command: `'${executable}' wal-restore '${store}' ${SERVER} '%f' '%p'`,
+      recovery_target_time: new Date(target).toISOString(),
+      recovery_target_action: "promote",
+    },
+  });
+  await again.waitUntilReady({ promoted: true, timeoutMs: STEP_TIMEOUT_MS });
+  tell("Replayed the archived WAL through restore_command up to that moment");
+
+  const rows = await again.query("select id::text, amount from ledger");
+  const found = new Map(rows.map((row) => [String(row["id"]), Number(row["amount"])]));
+  const wanted = confirmed.filter((row) => row.confirmed < target);
+  const missing = wanted.filter((row) => found.get(row.id) !== row.amount);
+  const late = confirmed.filter((row) => row.sent > target && found.has(row.id));
+  if (wanted.length < 500) throw new Error(`Only ${wanted.length} rows were written: no proof`);
+  if (missing.length > 0) throw new Error(`${missing.length} committed rows are missing or differ`);
+  if (late.length > 0) throw new Error(`${late.length} rows are from after the chosen moment`);
+  tell(`Compared row by row: all ${wanted.length} rows committed before that moment are there,`);
+  tell(`and none of the ${confirmed.filter((row) => row.sent > target).length} written after it`);
+  if (url !== undefined) tell(`Left in your store: ${url} (server name ${SERVER})`);
+}
+
+/** Insert rows one transaction each, noting those that the server has confirmed. */
+async function write(
+  server: TestPostgres,
+  confirmed: Confirmed[],
+  goOn: () => boolean,
+): Promise<void> {
+  await using sql = server.connect();
+  while (goOn()) {
+    const amount = Math.floor(Math.random() * 1e6);
+    const note = "x".repeat(Math.floor(Math.random() * 2000));
+    const sent = Date.now();
+    const [row] =
+      await sql`insert into ledger (amount, note) values (${amount}, ${note}) returning id::text`;
+    confirmed.push({ id: String(row?.["id"]), amount, sent, confirmed: Date.now() });
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+}
+
+async function rowsWritten(confirmed: readonly Confirmed[], count: number): Promise<void> {
+  const end = Date.now() + STEP_TIMEOUT_MS;
+  while (confirmed.length < count) {
+    if (Date.now() > end) throw new Error(`The clients wrote only ${confirmed.length} rows`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** Close the current segment and wait until it is in the archive. */
+async function archived(server: TestPostgres): Promise<void> {
+  const [row] = await server.query("select pg_walfile_name(pg_switch_wal()) as segment");
+  const segment = String(row?.["segment"]);
+  const end = Date.now() + STEP_TIMEOUT_MS;
+  for (;;) {
+    const [state] = await server.query(
+      "select last_archived_wal as done, last_failed_wal as failed from pg_stat_archiver",
+    );
+    if (String(state?.["done"] ?? "") >= segment) return;
+    if (Date.now() > end) {
+      throw new Error(
+        `${segment} was not archived (last: ${state?.["done"]}, failed: ${state?.["failed"]})\n` +
+          await server.logTail(),
+      );
+    }
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+/** Run the executable with our environment (credentials); its output is an error unless it ends with 0. */
+async function barmanCloud(executable: string, words: readonly string[]): Promise<string> {
+  await stat(executable);
+  const { code, stdout, stderr } = await new Deno.Command(executable, { args: [...words] })
+    .output();
+  if (code !== 0) {
+    throw new Error(
+      `barman-cloud ${words.join(" ")} ended with ${code}\n${new TextDecoder().decode(stderr)}`,
+    );
+  }
+  return new TextDecoder().decode(stdout);
+}

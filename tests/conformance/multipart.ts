@@ -1,0 +1,239 @@
+import assert from "node:assert/strict";
+import { isStoreError, type UploadedPart } from "../../providers/object_store.ts";
+import { rejectsWhenAborted, rejectsWith } from "./checks.ts";
+import {
+  bytes,
+  type ConformanceTest,
+  contentOf,
+  namesIn,
+  pattern,
+  readAll,
+  type Subject,
+} from "./suite.ts";
+
+export const multipartTests: readonly ConformanceTest[] = [
+  ["nothing is visible before complete", async ({ store, prefix }) => {
+    const key = `${prefix}hidden/object`;
+    const upload = await store.startMultipart(key);
+    assert.equal(upload.key, key);
+    const part = await upload.uploadPart(1, bytes("content"));
+    assert.equal(part.number, 1);
+    assert.equal(part.size, 7);
+    await rejectsWith(store.head(key), "not-found");
+    await rejectsWith(store.get(key), "not-found");
+    assert.deepEqual(await namesIn(store, prefix), []);
+    assert.deepEqual(await namesIn(store, prefix, { delimiter: "/" }), []);
+    await upload.complete([part]);
+    assert.deepEqual(await contentOf(store, key), bytes("content"));
+    assert.deepEqual(await namesIn(store, prefix), [key]);
+  }],
+
+  ["parts come together in order of their numbers", async (subject) => {
+    const bodies = partBodies(subject, 5, 1234);
+    const upload = await subject.store.startMultipart(`${subject.prefix}x`);
+    const parts = new Map<number, UploadedPart>();
+    for (const number of [3, 1, 5, 2, 4]) {
+      parts.set(number, await upload.uploadPart(number, bodies[number - 1] ?? bytes("")));
+    }
+    await upload.complete([...parts.values()].sort((a, b) => a.number - b.number));
+    await assertContent(subject, "x", bodies);
+  }],
+
+  ["the last part may come first", async (subject) => {
+    const bodies = partBodies(subject, 3, 17);
+    const upload = await subject.store.startMultipart(`${subject.prefix}x`);
+    const last = await upload.uploadPart(3, bodies[2] ?? bytes(""));
+    const first = await upload.uploadPart(1, bodies[0] ?? bytes(""));
+    const second = await upload.uploadPart(2, bodies[1] ?? bytes(""));
+    await upload.complete([first, second, last]);
+    await assertContent(subject, "x", bodies);
+  }],
+
+  ["parts may be sent at once", async (subject) => {
+    const bodies = partBodies(subject, 6, 4321);
+    const upload = await subject.store.startMultipart(`${subject.prefix}x`);
+    const parts = await Promise.all(bodies.map((body, i) => upload.uploadPart(i + 1, body)));
+    await upload.complete(parts);
+    await assertContent(subject, "x", bodies);
+  }],
+
+  ["a part that is sent again replaces the first", async (subject) => {
+    const bodies = partBodies(subject, 3, 99);
+    const upload = await subject.store.startMultipart(`${subject.prefix}x`);
+    const size = partSize(subject);
+    await upload.uploadPart(1, pattern(size, 77));
+    await upload.uploadPart(2, pattern(size + 1000, 78));
+    await upload.uploadPart(3, pattern(50_000, 79));
+    const parts = [];
+    for (const [i, body] of bodies.entries()) parts.push(await upload.uploadPart(i + 1, body));
+    await upload.complete(parts);
+    await assertContent(subject, "x", bodies);
+  }],
+
+  ["numbers may be left out", async (subject) => {
+    const bodies = partBodies(subject, 2, 5);
+    const upload = await subject.store.startMultipart(`${subject.prefix}x`);
+    const first = await upload.uploadPart(2, bodies[0] ?? bytes(""));
+    const second = await upload.uploadPart(7, bodies[1] ?? bytes(""));
+    await upload.complete([first, second]);
+    await assertContent(subject, "x", bodies);
+  }],
+
+  ["a single part may be empty", async ({ store, prefix }) => {
+    const upload = await store.startMultipart(`${prefix}empty`);
+    await upload.complete([await upload.uploadPart(1, new Uint8Array(0))]);
+    assert.equal((await store.head(`${prefix}empty`)).size, 0);
+  }],
+
+  ["the last part may be empty", async (subject) => {
+    const bodies = partBodies(subject, 2, 0);
+    const upload = await subject.store.startMultipart(`${subject.prefix}x`);
+    const parts = [];
+    for (const [i, body] of bodies.entries()) parts.push(await upload.uploadPart(i + 1, body));
+    await upload.complete(parts);
+    await assertContent(subject, "x", bodies);
+  }],
+
+  ["complete replaces an existing object", async ({ store, prefix }) => {
+    await store.put(`${prefix}x`, pattern(5000));
+    const upload = await store.startMultipart(`${prefix}x`);
+    const part = await upload.uploadPart(1, bytes("new"));
+    assert.equal((await store.head(`${prefix}x`)).size, 5000);
+    await upload.complete([part]);
+    assert.deepEqual(await contentOf(store, `${prefix}x`), bytes("new"));
+  }],
+
+  ["two uploads of one key do not mix", async ({ store, prefix }) => {
+    const key = `${prefix}x`;
+    const [one, two] = await Promise.all([store.startMultipart(key), store.startMultipart(key)]);
+    const partOne = await one.uploadPart(1, pattern(100_000, 1));
+    const partTwo = await two.uploadPart(1, pattern(90_000, 2));
+    await one.complete([partOne]);
+    assert.deepEqual(await contentOf(store, key), pattern(100_000, 1));
+    await two.complete([partTwo]);
+    assert.deepEqual(await contentOf(store, key), pattern(90_000, 2));
+  }],
+
+  ["abort leaves nothing, and may be called again", async ({ store, prefix }) => {
+    const upload = await store.startMultipart(`${prefix}dir/x`);
+    const part = await upload.uploadPart(1, pattern(100_000));
+    await upload.abort();
+    await upload.abort();
+    assert.deepEqual(await namesIn(store, prefix), []);
+    await rejectsWith(upload.uploadPart(2, bytes("late")), "not-found");
+    await rejectsWith(upload.complete([part]), "not-found");
+    await rejectsWith(store.head(`${prefix}dir/x`), "not-found");
+  }],
+
+  ["abort after complete keeps the object", async ({ store, prefix }) => {
+    const upload = await store.startMultipart(`${prefix}x`);
+    await upload.complete([await upload.uploadPart(1, bytes("stays"))]);
+    await upload.abort();
+    assert.deepEqual(await contentOf(store, `${prefix}x`), bytes("stays"));
+  }],
+
+  ["complete refuses what it was not sent", async ({ store, prefix }) => {
+    const upload = await store.startMultipart(`${prefix}x`);
+    const part = await upload.uploadPart(1, bytes("x"));
+    await rejectsWith(upload.complete([]), "invalid");
+    await rejectsWith(upload.complete([part, { ...part, number: 2 }]), "invalid");
+    await upload.abort();
+    await rejectsWith(store.head(`${prefix}x`), "not-found");
+  }],
+
+  ["part numbers outside the limits are refused", async ({ store, prefix }) => {
+    const upload = await store.startMultipart(`${prefix}x`);
+    for (const number of [0, -1, 1.5, store.limits.maxParts + 1]) {
+      await rejectsWith(upload.uploadPart(number, bytes("x")), "invalid");
+    }
+    await upload.complete([await upload.uploadPart(store.limits.maxParts, bytes("x"))]);
+    assert.deepEqual(await contentOf(store, `${prefix}x`), bytes("x"));
+  }],
+
+  ["createOnly refuses at complete at the latest", async ({ store, prefix }) => {
+    const key = `${prefix}x`;
+    await store.put(key, bytes("first"));
+    const second = (async () => {
+      const upload = await store.startMultipart(key, { createOnly: true });
+      try {
+        await upload.complete([await upload.uploadPart(1, bytes("second"))]);
+      } catch (error) {
+        await upload.abort();
+        throw error;
+      }
+    })();
+    await rejectsWith(second, "exists");
+    assert.deepEqual(await contentOf(store, key), bytes("first"));
+    assert.deepEqual(await namesIn(store, prefix), [key]);
+  }],
+
+  ["of 8 createOnly uploads one wins, where the store says so", async ({ store, prefix }) => {
+    if (!store.capabilities.createOnlyMultipart) return;
+    const key = `${prefix}x`;
+    const bodies = Array.from({ length: 8 }, (_, i) => pattern(10_000 + i, i + 1));
+    const uploads = await Promise.all(bodies.map(async (body) => {
+      const upload = await store.startMultipart(key, { createOnly: true });
+      return { upload, part: await upload.uploadPart(1, body) };
+    }));
+    const won = await Promise.all(uploads.map(async ({ upload, part }) => {
+      try {
+        await upload.complete([part]);
+        return true;
+      } catch (error) {
+        assert.ok(isStoreError(error, "exists"), `loser got ${error}`);
+        await upload.abort();
+        return false;
+      }
+    }));
+    assert.equal(won.filter(Boolean).length, 1);
+    assert.deepEqual(await contentOf(store, key), bodies[won.indexOf(true)]);
+  }],
+
+  ["multipart calls can be aborted", async (subject) => {
+    const { store, prefix } = subject;
+    await assert.rejects(
+      store.startMultipart(`${prefix}x`, { signal: AbortSignal.abort(new Error("stop")) }),
+      /^Error: stop$/,
+    );
+    const upload = await store.startMultipart(`${prefix}x`);
+    const body = pattern(Math.max(partSize(subject), 30_000_000));
+    await rejectsWhenAborted("uploadPart", (signal) => upload.uploadPart(1, body, { signal }));
+    const part = await upload.uploadPart(1, body);
+    await assert.rejects(
+      upload.complete([part], { signal: AbortSignal.abort(new Error("stop")) }),
+      /^Error: stop$/,
+    );
+    await rejectsWith(store.head(`${prefix}x`), "not-found");
+    await upload.complete([part]);
+    assert.equal((await store.head(`${prefix}x`)).size, body.length);
+  }],
+];
+
+/** Equal parts, as all callers send them, and a last one. */
+function partBodies(subject: Subject, count: number, lastSize: number): Uint8Array[] {
+  return Array.from({ length: count }, (_, i) => {
+    return pattern(i === count - 1 ? lastSize : partSize(subject), i + 1);
+  });
+}
+
+function partSize({ store }: Subject): number {
+  return Math.max(store.limits.minPartSize, 70_000);
+}
+
+async function assertContent(
+  { store, prefix }: Subject,
+  name: string,
+  bodies: readonly Uint8Array[],
+): Promise<void> {
+  let position = 0;
+  for (const [i, body] of bodies.entries()) {
+    const end = position + body.length;
+    const whole = body.length === 0
+      ? body
+      : await readAll((await store.get(prefix + name, { start: position, end })).body);
+    assert.equal(whole.length, body.length, `length of part ${i + 1}`);
+    assert.ok(whole.every((byte, at) => byte === body[at]), `content of part ${i + 1}`);
+    position = end;
+  }
+  assert.equal((await store.head(prefix + name)).size, position);
+}
