@@ -56,9 +56,12 @@ export function backupArchives(
   return { sets: [...found].map(([name, set]) => ({ name, ...set })), unknown };
 }
 
-/** All archives in the order in which Barman deletes them. */
+/** All archives in the order in which Barman deletes them: data, then the tablespaces by oid. */
 export function allArchives({ sets }: BackupArchives): Archive[] {
-  return sets.flatMap(({ main, additional }) => main === null ? additional : [main, ...additional]);
+  const oid = ({ name }: ArchiveSet) => name === "data" ? -1 : Number(name);
+  return [...sets].sort((a, b) => oid(a) - oid(b)).flatMap(({ main, additional }) =>
+    main === null ? additional : [main, ...additional]
+  );
 }
 
 const EXTENSIONS: ReadonlyMap<string, CompressionName | null> = new Map([

@@ -1,6 +1,6 @@
 /** The copy of a cluster's files into archives: tablespaces first, then the data directory. */
 import { Buffer } from "node:buffer";
-import type { BigIntStats } from "node:fs";
+import type { Stats } from "node:fs";
 import { lstat, readFile, realpath, stat } from "node:fs/promises";
 import { endianness } from "node:os";
 import type { ProgressListener } from "../progress.ts";
@@ -45,7 +45,7 @@ export interface CopiedData {
   /** The data directory with links resolved, and as it was given. */
   readonly dataDirectories: readonly string[];
   /** Of the data directory. */
-  readonly owner: BigIntStats;
+  readonly owner: Stats;
   readonly owners: OwnerNames;
 }
 
@@ -90,7 +90,7 @@ export async function copyCluster(
   }
 
   const exclusions = dataExclusions(leaveOut, { keepLabel: files.keepLabel });
-  const owner = await stat(fsPath(root), { bigint: true });
+  const owner = await stat(fsPath(root));
   const dataMembers = async function* (): AsyncGenerator<OpenMember> {
     yield* openMembers(walk(root, { exclusions, includeRoot: true, signal, onSkipped }), owners);
     // After all other files: on a standby it says how far WAL must be replayed to fit all of them.

@@ -1,6 +1,6 @@
 /** From files to members of an archive: opened, with what the archive says of them, ready to be read. */
 import { Buffer } from "node:buffer";
-import { type BigIntStats, constants } from "node:fs";
+import { constants, type Stats } from "node:fs";
 import { type FileHandle, open, readFile } from "node:fs/promises";
 import { userInfo } from "node:os";
 import type { TarMember } from "../tar/writer.ts";
@@ -32,31 +32,43 @@ const SMALL_FILE = 128 * 1024;
 const OPENED_AHEAD = 8;
 
 /**
- * Open the files of a walk, a few ahead of the one in use, in order. Files that are gone are left out.
+ * Open the files of a walk, a few ahead of the one in use, in order. Files that are gone are left out. A member's
+ * bytes are good until the next one is asked for.
  * @throws errors of the file system other than "not there", naming the file
  */
 export async function* openMembers(
   entries: AsyncIterable<WalkEntry>,
   owners: OwnerNames,
 ): AsyncGenerator<OpenMember> {
-  const underWay: Promise<OpenMember | undefined>[] = [];
+  interface Opening {
+    readonly member: Promise<OpenMember | undefined>;
+    readonly buffer: Uint8Array;
+  }
+  const underWay: Opening[] = [];
+  // Contents of small files go into a few buffers in turn: hundreds of thousands of them would be garbage.
+  const free: Uint8Array[] = [];
+  const begin = (entry: WalkEntry): void => {
+    const buffer = free.pop() ?? new Uint8Array(SMALL_FILE);
+    const member = openMember(entry, owners, buffer);
+    // A failure is seen when its turn comes.
+    member.catch(() => undefined);
+    underWay.push({ member, buffer });
+  };
   try {
     for await (const entry of entries) {
-      const opening = openMember(entry, owners);
-      // A failure is seen when its turn comes.
-      opening.catch(() => undefined);
-      underWay.push(opening);
-      if (underWay.length > OPENED_AHEAD) {
-        const member = await underWay.shift();
-        if (member !== undefined) yield member;
-      }
+      begin(entry);
+      if (underWay.length <= OPENED_AHEAD) continue;
+      const next = underWay.shift();
+      const member = await next?.member;
+      if (member !== undefined) yield member;
+      if (next !== undefined) free.push(next.buffer);
     }
     for (let next = underWay.shift(); next !== undefined; next = underWay.shift()) {
-      const member = await next;
+      const member = await next.member;
       if (member !== undefined) yield member;
     }
   } finally {
-    for (const settled of await Promise.allSettled(underWay)) {
+    for (const settled of await Promise.allSettled(underWay.map(({ member }) => member))) {
       if (settled.status === "fulfilled" && settled.value?.content.kind === "handle") {
         await settled.value.content.handle.close();
       }
@@ -65,9 +77,10 @@ export async function* openMembers(
 }
 
 /** The member of one entry; undefined when the file is gone. */
-export async function openMember(
+async function openMember(
   entry: WalkEntry,
   owners: OwnerNames,
+  buffer: Uint8Array,
 ): Promise<OpenMember | undefined> {
   switch (entry.kind) {
     case "directory":
@@ -87,20 +100,24 @@ export async function openMember(
         content: { kind: "none" },
       };
     case "file":
-      return await openFile(entry.absolute, memberName(entry.path), owners);
+      return await openFile(entry.absolute, memberName(entry.path), owners, { buffer });
   }
 }
 
 /**
  * Open a regular file as a member.
- * @param followLinks store what a link leads to; else a link is an error
  * @returns undefined when the file is not there
  */
 export async function openFile(
   absolute: string,
   name: string,
   owners: OwnerNames,
-  followLinks = false,
+  options: {
+    /** Store what a link leads to; else a link is an error. */
+    readonly followLinks?: boolean;
+    /** Where the bytes of a small file are put, if they fit. */
+    readonly buffer?: Uint8Array;
+  } = {},
 ): Promise<OpenMember | undefined> {
   const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
   let handle: FileHandle;
@@ -108,7 +125,7 @@ export async function openFile(
     // Should the file have become a FIFO since the directory was read, opening it must not wait for a writer.
     handle = await open(
       fsPath(absolute),
-      O_RDONLY | O_NONBLOCK | (followLinks ? 0 : O_NOFOLLOW),
+      O_RDONLY | O_NONBLOCK | (options.followLinks ? 0 : O_NOFOLLOW),
     );
   } catch (error) {
     const code = error instanceof Error && "code" in error ? error.code : undefined;
@@ -117,16 +134,16 @@ export async function openFile(
   }
   let keep = false;
   try {
-    const stats = await handle.stat({ bigint: true });
+    const stats = await handle.stat();
     if (!stats.isFile()) throw new Error("it is not a regular file");
-    const size = Number(stats.size);
+    const { size } = stats;
     const member: TarMember = { ...metadata(stats, owners), type: "file", name, size };
     if (size > SMALL_FILE) {
       keep = true;
       return { member, content: { kind: "handle", handle, path: absolute } };
     }
-    const bytes = new Uint8Array(size);
-    await readFully(handle, bytes, 0, size);
+    const bytes = options.buffer?.subarray(0, size) ?? new Uint8Array(size);
+    bytes.fill(0, await readFully(handle, bytes, 0, size));
     return { member, content: { kind: "bytes", bytes } };
   } catch (error) {
     throw unreadable(absolute, error);
@@ -159,7 +176,7 @@ export function textMember(
   name: string,
   text: string,
   mode: number,
-  owner: BigIntStats,
+  owner: Stats,
   owners: OwnerNames,
 ): OpenMember {
   const bytes = new TextEncoder().encode(text);
@@ -182,18 +199,18 @@ function memberName(path: string): string {
 }
 
 function metadata(
-  stats: BigIntStats,
+  stats: Stats,
   owners: OwnerNames,
 ): Pick<TarMember, "mode" | "uid" | "gid" | "userName" | "groupName" | "mtime"> {
-  const uid = Number(stats.uid);
-  const gid = Number(stats.gid);
+  const { uid, gid, mode, mtimeMs } = stats;
   return {
-    mode: Number(stats.mode) & 0o7777,
+    mode: mode & 0o7777,
     uid,
     gid,
     userName: owners.user(uid),
     groupName: owners.group(gid),
-    mtime: stats.mtimeNs,
+    // Microseconds, as Barman stores them.
+    mtime: BigInt(Math.round(mtimeMs * 1000)) * 1000n,
   };
 }
 

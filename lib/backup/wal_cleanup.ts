@@ -15,8 +15,8 @@ export interface WalRule {
   /** First and last segment, upper case, both stay: what standalone backups need. */
   readonly protectedRanges: readonly (readonly [first: string, last: string])[];
   /**
-   * Lowest timeline of the backups that stay with all their WAL. Recovery from them may follow any higher
-   * timeline, so of those only the limit's own is cleaned.
+   * Lowest timeline of the backups that stay with all their WAL, usually the limit's. Recovery may go from it
+   * to any higher one, so all WAL of those stays.
    */
   readonly lowestTimeline: number;
 }
@@ -136,8 +136,7 @@ export function judgeWalFolder(rule: WalRule, folder: string): "all" | "some" | 
 }
 
 function isProtectedTimeline(rule: WalRule, timeline: number): boolean {
-  return rule.protectedTimelines.has(timeline) ||
-    (timeline !== rule.limitTimeline && timeline > rule.lowestTimeline);
+  return rule.protectedTimelines.has(timeline) || timeline > rule.lowestTimeline;
 }
 
 /** Timeline and log both between those of the range's ends. */

@@ -72,7 +72,7 @@ export async function deleteWal(
     count[kind] += failures.length;
     failed[kind].push(...failures.slice(0, NAMED_FAILURES - failed[kind].length));
   });
-  markApplied(archive, rule);
+  markApplied(archive, rule, true);
   log.info(`Deleted ${deleted} WAL objects before ${rule.limit}`);
   if (count.single > 0) {
     log.error(
@@ -105,7 +105,8 @@ export async function printWalDeletions(
     first = false;
   }
   if (!first) print("] due to --dry-run option\n");
-  markApplied(archive, rule);
+  // The next backup's lines name whole folders again, as Barman's do: it looks at the store, where they still are.
+  markApplied(archive, rule, !wholeFolders(store));
 }
 
 /** Barman deletes whole folders on S3 only, so that is where strangers in them go too. */
@@ -214,8 +215,10 @@ async function* inBatches(
 }
 
 /** Later rules need not look again at folders of which nothing that a rule could delete is left. */
-function markApplied(archive: WalArchive, rule: WalRule): void {
-  archive.entries = archive.entries.filter((entry) => !isWholeFolder(entry, rule));
+function markApplied(archive: WalArchive, rule: WalRule, forgetFolders: boolean): void {
+  if (forgetFolders) {
+    archive.entries = archive.entries.filter((entry) => !isWholeFolder(entry, rule));
+  }
   archive.applied = [...archive.applied, rule];
 }
 

@@ -1,5 +1,5 @@
 /** The files of a directory tree in the order in which a base backup stores them. */
-import type { BigIntStats } from "node:fs";
+import type { Stats } from "node:fs";
 import { lstat, stat } from "node:fs/promises";
 import type { Exclusions } from "./exclusions.ts";
 import { displayPath, fsPath, readDirectory, readLinkTarget } from "./raw_names.ts";
@@ -11,13 +11,13 @@ export type WalkEntry =
     readonly kind: "directory";
     readonly path: string;
     readonly absolute: string;
-    readonly stats: BigIntStats;
+    readonly stats: Stats;
   }
   | {
     readonly kind: "symlink";
     readonly path: string;
     readonly absolute: string;
-    readonly stats: BigIntStats;
+    readonly stats: Stats;
     readonly target: string;
   };
 
@@ -47,7 +47,7 @@ export async function* walk(root: string, options: WalkOptions): AsyncGenerator<
   for (let path = pending.pop(); path !== undefined; path = pending.pop()) {
     signal.throwIfAborted();
     const absolute = path === "." ? root : `${root}/${path}`;
-    const stats = await unlessGone(() => lstat(fsPath(absolute), { bigint: true }), absolute);
+    const stats = await unlessGone(() => lstat(fsPath(absolute)), absolute);
     if (stats === undefined) {
       if (path === ".") {
         throw new Error(`Cannot read directory ${displayPath(root)}: it is not there`);
@@ -142,16 +142,16 @@ async function linkEntry(
     onSkipped(`${displayPath(absolute)} is a link to a directory that is no tablespace`);
     return undefined;
   }
-  const stats = await unlessGone(() => lstat(fsPath(absolute), { bigint: true }), absolute);
+  const stats = await unlessGone(() => lstat(fsPath(absolute)), absolute);
   const target = await unlessGone(() => readLinkTarget(absolute), absolute);
   if (stats === undefined || target === undefined) return undefined;
   return { kind: "symlink", path, absolute, stats, target };
 }
 
 /** What a link leads to; undefined when that can't be told (it leads nowhere, or where we may not look). */
-async function statThroughLink(absolute: string): Promise<BigIntStats | undefined> {
+async function statThroughLink(absolute: string): Promise<Stats | undefined> {
   try {
-    return await stat(fsPath(absolute), { bigint: true });
+    return await stat(fsPath(absolute));
   } catch {
     return undefined;
   }

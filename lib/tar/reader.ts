@@ -355,7 +355,7 @@ export class TarReader {
   #error(reason: string, position: number): TarError {
     const member = this.#member === undefined || reason.includes(this.#member)
       ? ""
-      : `, after member ${this.#member}`;
+      : `, at or after member ${this.#member}`;
     return new TarError(`The archive is damaged at byte ${position}${member}: ${reason}`, position);
   }
 }

@@ -55,8 +55,9 @@ export async function archiveWal(
   const { signal, log } = options;
   const file = await openLocalFile(plan.path);
   try {
+    // The upload copies what it gets; a codec may hold on to it.
     const content = compression === null
-      ? file.read()
+      ? file.read(true)
       : compressStream(compression, file.read(), { level, contentSize: file.size, signal });
     const storedSize = await uploadStream(store, key, content, {
       tags,

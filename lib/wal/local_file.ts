@@ -18,8 +18,12 @@ const CHUNK_SIZE = 256 * 1024;
 export interface LocalFile {
   /** Bytes, when it was opened. */
   readonly size: number;
-  /** The content, once. Rejects if the file turns out not to have `size` bytes any more. */
-  read(): AsyncGenerator<Uint8Array, void, void>;
+  /**
+   * The content, once. Rejects if the file turns out not to have `size` bytes any more.
+   * @param reuse give every chunk in the same memory, for consumers that are done with a chunk when they ask for
+   * the next
+   */
+  read(reuse?: boolean): AsyncGenerator<Uint8Array, void, void>;
   close(): Promise<void>;
 }
 
@@ -34,7 +38,7 @@ export async function openLocalFile(path: string): Promise<LocalFile> {
     if (!facts.isFile()) throw new Error(`Cannot read ${path}: it is not a regular file`);
     return {
       size: facts.size,
-      read: () => readUnchanged(handle, path, facts.size),
+      read: (reuse = false) => readUnchanged(handle, path, facts.size, reuse),
       close: () => handle.close(),
     };
   } catch (error) {
@@ -47,11 +51,14 @@ async function* readUnchanged(
   handle: FileHandle,
   path: string,
   size: number,
+  reuse: boolean,
 ): AsyncGenerator<Uint8Array, void, void> {
+  const shared = reuse ? new Uint8Array(Math.min(CHUNK_SIZE, size)) : null;
   let position = 0;
   while (position < size) {
-    const chunk = new Uint8Array(Math.min(CHUNK_SIZE, size - position));
-    const { bytesRead } = await handle.read(chunk, 0, chunk.length, position).catch((error) => {
+    const length = Math.min(CHUNK_SIZE, size - position);
+    const chunk = shared ?? new Uint8Array(length);
+    const { bytesRead } = await handle.read(chunk, 0, length, position).catch((error) => {
       throw failure("read", path, error);
     });
     if (bytesRead === 0) {

@@ -24,6 +24,7 @@ export interface UploadOptions extends PutOptions {
 /**
  * Write a stream to a key. Up to 32 MiB it is one `put`; above it a multipart upload of which at most 32 MiB are in
  * memory. Nothing is visible under the key before all of it is there; after a failure the parts are removed.
+ * Chunks of the source are copied before the next one is asked for.
  * @returns the bytes written
  * @throws what the source and the store throw, and the signal's reason
  */

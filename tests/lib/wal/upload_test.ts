@@ -112,7 +112,7 @@ Deno.test("upload: any sizes of stream, pieces and parts arrive unchanged", () =
           assert.ok(full >= seen.parts.length - 1);
         },
       ),
-      { numRuns: 60 },
+      { numRuns: 30 },
     );
   }));
 

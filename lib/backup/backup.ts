@@ -1,0 +1,354 @@
+/** A base backup of a running server into the store, from the first question to `backup.info`. */
+import { stat } from "node:fs/promises";
+import type { ObjectStore, Tags } from "../../providers/object_store.ts";
+import type { CompressionName } from "../compression/table.ts";
+import type { ServerLayout } from "../layout.ts";
+import type { ProgressListener } from "../progress.ts";
+import { offsetOf, segmentNameOf } from "../wal/segment.ts";
+import { archiveExtension } from "./archive_writer.ts";
+import { BackupError, reasonOf } from "./backup_error.ts";
+import { newBackupId } from "./backup_id.ts";
+import {
+  type BackupInfo,
+  formatBackupInfo,
+  newBackupInfo,
+  type Tablespace,
+} from "./backup_info.ts";
+import { type CopiedData, copyCluster, systemIdentifierOf } from "./copy.ts";
+import { externalFiles, includedOutside } from "./external_files.ts";
+import { majorVersionOf } from "./hook.ts";
+import { type OpenMember, textMember } from "./members.ts";
+import type { ArchiveSizes } from "./part_sizes.ts";
+import { type PyDict, PyFloat, type PyValue } from "./python_literal.ts";
+import type { Timestamp } from "./timestamp.ts";
+import { createPartUploader, type PartUploader } from "./upload.ts";
+
+/** What a backup needs of the server. All on one session: a backup ends with the session that began it. */
+export interface BackupServer {
+  /** `server_version_num`: 170002. */
+  readonly version: number;
+  readonly inRecovery: boolean;
+  /** As text; null when it can't be told. */
+  systemIdentifier(): Promise<string | null>;
+  /** What of the privileges for a whole backup is missing, in words; empty when nothing is. */
+  missingPrivileges(): Promise<readonly string[]>;
+  /** What can't be told is null. */
+  facts(): Promise<ServerFacts>;
+  /** Waits for a checkpoint. Keeps the session alive until `stop`. */
+  start(label: string, fast: boolean, signal: AbortSignal): Promise<BackupStart>;
+  /** Waits until the last WAL is archived, for as long as it takes or `archiveTimeout` seconds. */
+  stop(options: StopOptions): Promise<BackupStop>;
+  /** Not in recovery only. */
+  switchWal(): Promise<void>;
+  createRestorePoint(name: string): Promise<void>;
+}
+
+export interface ServerFacts {
+  readonly dataDirectory: string | null;
+  /** Of WAL, in bytes. */
+  readonly segmentSize: number;
+  readonly configFile: string | null;
+  readonly hbaFile: string | null;
+  readonly identFile: string | null;
+  readonly includedFiles: readonly string[] | null;
+  /** Those that have a location. */
+  readonly tablespaces: readonly Tablespace[];
+  readonly dataChecksums: string | null;
+  readonly summarizeWal: string | null;
+  /** Bytes. */
+  readonly clusterSize: number | null;
+}
+
+export interface BackupStart {
+  readonly lsn: bigint;
+  readonly timeline: number;
+  readonly time: Timestamp;
+}
+
+export interface BackupStop extends BackupStart {
+  /** Text of backup_label. */
+  readonly label: string;
+}
+
+export interface StopOptions {
+  readonly signal: AbortSignal;
+  /** Seconds; undefined for no limit. */
+  readonly archiveTimeout: number | undefined;
+}
+
+export interface BackupOptions {
+  readonly store: ObjectStore;
+  /** The same store as archives are written to it: perhaps slowed down (`--max-bandwidth`). */
+  readonly archiveStore: ObjectStore;
+  readonly layout: ServerLayout;
+  /** `--name` */
+  readonly name: string | undefined;
+  readonly tags: Tags | undefined;
+  readonly compression: CompressionName | undefined;
+  readonly level: number | undefined;
+  readonly jobs: number;
+  readonly sizes: ArchiveSizes;
+  readonly immediateCheckpoint: boolean;
+  /** Seconds to wait for the last WAL to be archived; undefined for no limit. */
+  readonly archiveTimeout: number | undefined;
+  readonly signal: AbortSignal;
+  readonly now: () => Date;
+  readonly onStarted: (id: string) => void;
+  readonly onProgress: ProgressListener;
+  /** What is worth an INFO line. */
+  readonly onNotice: (message: string) => void;
+  /** What the user should know even when all goes well. */
+  readonly onWarning: (message: string) => void;
+}
+
+/** `backup.info` of a backup that failed is tried for so long, in milliseconds. */
+const LAST_WORDS_MS = 10_000;
+/** Non-exclusive backups exist since 9.6. */
+const OLDEST_VERSION = 90_600;
+
+/**
+ * Take a backup. From the moment there is an id, every failure (the signal too) leaves a `backup.info` with
+ * status FAILED and no parts of archives that are not complete. The server forgets a backup that was begun and
+ * not ended when the caller closes the session.
+ * @returns the id
+ * @throws {BackupError}
+ * @throws {StoreError} before the backup has an id
+ */
+export async function takeBackup(server: BackupServer, options: BackupOptions): Promise<string> {
+  const { store, layout, signal, tags } = options;
+  if (server.version < OLDEST_VERSION) {
+    throw new BackupError(
+      "refused",
+      `Cannot back up a server of version ${
+        majorVersionOf(server.version)
+      }: 9.6 is the oldest that can`,
+    );
+  }
+  const id = await newBackupId(store, layout, options);
+  options.onStarted(id);
+  const created = performance.now();
+  let info = newBackupInfo({
+    serverName: "cloud",
+    backupName: options.name ?? null,
+    version: server.version,
+  });
+  const learn = (known: Partial<BackupInfo>) => {
+    info = { ...info, ...known };
+  };
+  const putInfo = (limit: AbortSignal) =>
+    store.put(layout.backupInfo(id), new TextEncoder().encode(formatBackupInfo(info)), {
+      tags,
+      signal: limit,
+    });
+  const uploader = createPartUploader({
+    store: options.archiveStore,
+    tags,
+    slots: options.jobs,
+    partSize: options.sizes.partSize,
+    signal,
+    onNotice: options.onWarning,
+  });
+  let action = "uploading data";
+  try {
+    await storeCluster(id, server, options, uploader, learn);
+    await uploader.finish();
+    learn({ copyStats: copyStats(uploader, options.jobs, created), status: "DONE" });
+    action = "uploading backup.info file";
+    await putInfo(signal);
+    return id;
+  } catch (error) {
+    const reason = reasonOf(error);
+    learn({ status: "FAILED", error: `failure ${action} (${reason})` });
+    const lastWords = async () => {
+      try {
+        await putInfo(AbortSignal.timeout(LAST_WORDS_MS));
+      } catch (problem) {
+        options.onWarning(`Cannot store backup.info of the failed backup: ${reasonOf(problem)}`);
+      }
+    };
+    await Promise.all([uploader.abort(), lastWords()]);
+    throw new BackupError("failed", `Backup ${id} failed: ${reason}`, { cause: error });
+  }
+}
+
+/** Everything between the id and the last archive. */
+async function storeCluster(
+  id: string,
+  server: BackupServer,
+  options: BackupOptions,
+  uploader: PartUploader,
+  learn: (known: Partial<BackupInfo>) => void,
+): Promise<void> {
+  const { layout, onProgress, onNotice, onWarning } = options;
+  const { signal } = uploader;
+  signal.throwIfAborted();
+  const systemid = await server.systemIdentifier();
+  learn({ systemid });
+  const facts = await server.facts();
+  const { tablespaces, inPlace } = separate(facts.tablespaces);
+  learn({
+    pgdata: facts.dataDirectory,
+    xlogSegmentSize: facts.segmentSize,
+    configFile: facts.configFile,
+    hbaFile: facts.hbaFile,
+    identFile: facts.identFile,
+    includedFiles: facts.includedFiles,
+    tablespaces: tablespaces.length > 0 ? tablespaces : null,
+    dataChecksums: facts.dataChecksums,
+    summarizeWal: facts.summarizeWal,
+    clusterSize: facts.clusterSize,
+  });
+  // Without the last of these the backup would fail after hours, at its very end.
+  const missing = await server.missingPrivileges();
+  if (missing.length > 0) {
+    throw new BackupError("failed", `The role lacks what a backup needs: ${missing.join(", ")}`);
+  }
+  for (const { name } of inPlace) onNotice(`Tablespace ${name} lies in the data directory itself`);
+  const dataDirectory = await checkedDataDirectory(facts.dataDirectory, systemid);
+
+  onProgress({
+    activity: "waiting for the checkpoint",
+    doneBytes: 0,
+    totalBytes: facts.clusterSize,
+  });
+  const label = `Barman backup cloud ${id}`;
+  const start = await server.start(label, options.immediateCheckpoint, signal);
+  learn({
+    timeline: start.timeline,
+    beginTime: start.time,
+    beginXlog: lsnText(start.lsn),
+    beginWal: segmentNameOf(start.lsn, start.timeline, facts.segmentSize),
+    beginOffset: offsetOf(start.lsn, facts.segmentSize),
+  });
+  onNotice(`Backup ${id} started at ${lsnText(start.lsn)} on timeline ${start.timeline}`);
+
+  let doneBytes = 0;
+  const last = async function* (data: CopiedData): AsyncGenerator<OpenMember> {
+    yield* externalFiles(facts, data.dataDirectories, data.owners);
+    for (const path of await includedOutside(facts, data.dataDirectories)) {
+      onWarning(
+        `Not stored: ${path}, which the configuration includes from outside the data directory`,
+      );
+    }
+    onProgress({
+      activity: "waiting for the last WAL to be archived",
+      doneBytes,
+      totalBytes: facts.clusterSize,
+    });
+    const stop = await server.stop({ signal, archiveTimeout: options.archiveTimeout });
+    learn({
+      endTime: stop.time,
+      endXlog: lsnText(stop.lsn),
+      endWal: segmentNameOf(stop.lsn, stop.timeline, facts.segmentSize),
+      endOffset: offsetOf(stop.lsn, facts.segmentSize),
+      backupLabel: stop.label,
+    });
+    onNotice(`Backup ${id} stopped at ${lsnText(stop.lsn)} on timeline ${stop.timeline}`);
+    if (!server.inRecovery) await afterStop(server, id, onWarning);
+    yield textMember("backup_label", stop.label, 0o644, data.owner, data.owners);
+  };
+  const extension = archiveExtension(options.compression);
+  await copyCluster(
+    {
+      dataDirectory,
+      tablespaces: tablespaces.map(({ oid, location }) => ({ oid, directory: location })),
+      majorVersion: majorVersionOf(server.version),
+      keepLabel: false,
+    },
+    last,
+    {
+      compression: options.compression,
+      level: options.level,
+      maxArchiveSize: options.sizes.maxArchiveSize,
+      keyOf: (name, index) => layout.archive(id, name, index, extension),
+      uploader,
+      totalBytes: facts.clusterSize,
+      onProgress: (progress) => {
+        doneBytes = progress.doneBytes;
+        onProgress(progress);
+      },
+      onNotice,
+    },
+  );
+}
+
+/** Helpful, and no reason to fail a backup that is whole without them. */
+async function afterStop(
+  server: BackupServer,
+  id: string,
+  onWarning: (message: string) => void,
+): Promise<void> {
+  try {
+    await server.switchWal();
+    await server.createRestorePoint(`barman_${id}`);
+  } catch (error) {
+    onWarning(`Cannot switch WAL and mark the end of the backup in it: ${reasonOf(error)}`);
+  }
+}
+
+/** In-place tablespaces (a developer's setting) have no location of their own: the data archive holds them. */
+function separate(
+  tablespaces: readonly Tablespace[],
+): { tablespaces: Tablespace[]; inPlace: Tablespace[] } {
+  const outside = (tablespace: Tablespace) => tablespace.location.startsWith("/");
+  return {
+    tablespaces: tablespaces.filter(outside),
+    inPlace: tablespaces.filter((tablespace) => !outside(tablespace)),
+  };
+}
+
+/** @throws {BackupError} when there is none here, or it is that of another server */
+async function checkedDataDirectory(path: string | null, systemid: string | null): Promise<string> {
+  if (path === null) {
+    throw new BackupError("failed", "The server does not tell its data directory");
+  }
+  const found = await stat(path).catch((error: unknown) => {
+    throw new BackupError(
+      "failed",
+      `Cannot read the data directory ${path}; the backup must run where the server runs: ` +
+        reasonOf(error),
+      { cause: error },
+    );
+  });
+  if (!found.isDirectory()) throw new BackupError("failed", `${path} is not a directory`);
+  const here = await systemIdentifierOf(path);
+  if (here !== undefined && systemid !== null && here !== systemid) {
+    throw new BackupError(
+      "failed",
+      `${path} belongs to another server (system identifier ${here}, not ${systemid}); ` +
+        "the backup must run where the server runs",
+    );
+  }
+  return path;
+}
+
+/** Barman's statistics; no reader depends on them. */
+function copyStats(uploader: PartUploader, jobs: number, created: number): PyDict {
+  const items = [...uploader.times()];
+  const perItem = (value: (times: (typeof items)[number][1]) => PyValue): PyDict =>
+    new Map(items.map(([item, times]) => [item, value(times)]));
+  const elapsed = items.length === 0 ? 0 : Math.max(...items.map(([, { end }]) => end)) -
+    Math.min(...items.map(([, { start }]) => start));
+  const serialized = items.reduce((sum, [, times]) => sum + times.serialized, 0);
+  return new Map<PyValue, PyValue>([
+    ["total_time", seconds((performance.now() - created) / 1000)],
+    ["number_of_workers", jobs],
+    ["analysis_time", 0],
+    ["analysis_time_per_item", perItem(() => 0)],
+    ["copy_time_per_item", perItem((times) => seconds(times.elapsed))],
+    ["serialized_copy_time_per_item", perItem((times) => seconds(times.serialized))],
+    ["copy_time", seconds(elapsed)],
+    ["serialized_copy_time", seconds(serialized)],
+  ]);
+}
+
+/** With microseconds, as Barman writes them. */
+function seconds(value: number): PyFloat {
+  return new PyFloat(Math.round(value * 1e6) / 1e6);
+}
+
+/** `0/1A000028`: two hexadecimal halves without padding. */
+function lsnText(lsn: bigint): string {
+  const hex = (half: bigint) => half.toString(16).toUpperCase();
+  return `${hex(lsn >> 32n)}/${hex(lsn & 0xffffffffn)}`;
+}

@@ -1,0 +1,197 @@
+/** Restores a base backup from its archives: plan, check, unpack several archives at once, complete, flush. */
+import { availableParallelism } from "node:os";
+import { backupArchives } from "../backup/archives.ts";
+import type { BackupInfo } from "../backup/backup_info.ts";
+import { listBackupObjects } from "../backup/catalogue.ts";
+import type { Logger } from "../cli/log.ts";
+import { CorruptDataError } from "../compression/corrupt_data_error.ts";
+import { decompressStream } from "../compression/table.ts";
+import type { ServerLayout } from "../layout.ts";
+import { mapInParallel } from "../parallel.ts";
+import type { ProgressListener } from "../progress.ts";
+import { TarError } from "../tar/reader.ts";
+import { isStoreError, type ObjectStore } from "../../providers/object_store.ts";
+import { completePgdata, directoryFactsLike } from "./complete.ts";
+import { checkDestinations, makeDestinations, resolveDirectory } from "./destination.ts";
+import { systemOwners } from "./owners.ts";
+import {
+  describePlan,
+  type RestorePlan,
+  restorePlan,
+  type RestoreRoot,
+  type TablespaceRule,
+} from "./plan.ts";
+import { RestoreError } from "./restore_error.ts";
+import { Unpacker } from "./unpack.ts";
+
+export interface RestoreJob {
+  readonly store: ObjectStore;
+  readonly layout: ServerLayout;
+  readonly backupId: string;
+  readonly info: BackupInfo;
+  /** As given; made absolute here. */
+  readonly destination: string;
+  readonly tablespaceRules: readonly TablespaceRule[];
+  /** Archives at once, 1 or more; `defaultRestoreJobs()` when absent. */
+  readonly jobs?: number | undefined;
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+  readonly onProgress?: ProgressListener | undefined;
+}
+
+/**
+ * Bring a backup back, on disk when the promise resolves. Nothing is written before all that can be checked was
+ * checked; after a failure what was written stays, and the log says so.
+ * @throws {RestoreError} {StoreError} the signal's reason
+ */
+export async function restoreBackup(job: RestoreJob): Promise<RestorePlan> {
+  const { backupId, info, log } = job;
+  if (info.snapshotsInfo !== null) {
+    throw new RestoreError(
+      "invalid",
+      `Backup ${backupId} consists of disk snapshots: this version restores only backups whose data is in ` +
+        "the object store",
+    );
+  }
+  const plan = await planRestore(job);
+  await checkDestinations(plan);
+  for (const warning of plan.warnings) log.warning(warning);
+  for (const line of describePlan(plan)) log.info(line);
+  if (info.status !== "DONE") {
+    log.warning(
+      `Backup ${backupId} has status ${info.status}, not DONE: a server started from it may be corrupt`,
+    );
+  }
+  try {
+    await makeDestinations(plan);
+    await carryOut(plan, job);
+  } catch (error) {
+    const directories = [plan.pgdata, ...plan.tablespaces].map(({ directory }) => directory);
+    log.warning(
+      `The restore is incomplete and what it wrote was left: empty ${directories.join(" and ")} ` +
+        "before trying again",
+    );
+    throw error;
+  }
+  log.info(
+    `Restored backup ${backupId} to ${plan.pgdata.directory}; before the server is started, tell it where ` +
+      "its WAL is (restore_command) and that it is to recover (recovery.signal, before version 12 recovery.conf)",
+  );
+  return plan;
+}
+
+/** Up to 4, fewer on small machines: each archive costs up to a core when it is compressed. */
+export function defaultRestoreJobs(): number {
+  return Math.min(4, Math.max(2, availableParallelism()));
+}
+
+/** Where each archive goes, from what the store holds. Writes nothing. */
+export async function planRestore(
+  job: Pick<
+    RestoreJob,
+    "store" | "layout" | "backupId" | "info" | "destination" | "tablespaceRules" | "signal"
+  >,
+): Promise<RestorePlan> {
+  const { store, layout, backupId, info, signal } = job;
+  const objects = await listBackupObjects(store, layout, backupId, { signal });
+  return restorePlan({
+    backupId,
+    info,
+    archives: backupArchives(layout.backup(backupId), objects, info),
+    destination: job.destination,
+    tablespaceRules: job.tablespaceRules,
+    resolve: resolveDirectory,
+  });
+}
+
+async function carryOut(plan: RestorePlan, job: RestoreJob): Promise<void> {
+  const owners = process.geteuid?.() === 0 ? await systemOwners() : null;
+  // The first failure ends the others.
+  const failing = new AbortController();
+  const signal = AbortSignal.any([job.signal, failing.signal]);
+  const progress = progressOf(plan, job);
+  const unpackerOf = (root: RestoreRoot) =>
+    new Unpacker({
+      directory: root.directory,
+      owners,
+      excluded: root.excluded,
+      warn: (message) => job.log.warning(`${root.label}: ${message}`),
+    });
+  const pgdata = { root: plan.pgdata as RestoreRoot, unpacker: unpackerOf(plan.pgdata) };
+  const tablespaces = plan.tablespaces.map((root) => ({ root, unpacker: unpackerOf(root) }));
+  const archives = [pgdata, ...tablespaces].flatMap(({ root, unpacker }) =>
+    root.archives.map((archive, rank) => ({ root, unpacker, archive, rank }))
+  );
+  // Large ones first, so that the last minutes do not belong to one of them alone.
+  archives.sort((a, b) => b.archive.object.size - a.archive.object.size);
+  await mapInParallel(
+    archives,
+    job.jobs ?? defaultRestoreJobs(),
+    async ({ root, unpacker, archive, rank }) => {
+      const { object, compression } = archive;
+      try {
+        signal.throwIfAborted();
+        progress.started(root.label);
+        const { body } = await job.store.get(object.key, { signal });
+        const counted = progress.counted(body);
+        const tar = compression === null
+          ? counted
+          : decompressStream(compression, counted, { signal });
+        await unpacker.unpack(tar, { rank, signal });
+      } catch (error) {
+        const named = nameArchive(error, object.key);
+        failing.abort(named);
+        throw named;
+      }
+    },
+  );
+  job.signal.throwIfAborted();
+  progress.activity("completing directories and flushing to disk");
+  await completePgdata(plan, pgdata.unpacker, job);
+  const facts = directoryFactsLike(pgdata.unpacker);
+  for (const { unpacker } of tablespaces) unpacker.addDirectory("", facts);
+  // Tablespaces may lie inside PGDATA: theirs first, then PGDATA's directories around them.
+  for (const { unpacker } of [...tablespaces, pgdata]) await unpacker.finish(job.signal);
+}
+
+/** Errors of formats do not know which object they are about. */
+function nameArchive(error: unknown, key: string): unknown {
+  if (error instanceof TarError || error instanceof CorruptDataError) {
+    return new RestoreError("archive", `Cannot restore ${key}: ${error.message}`, { cause: error });
+  }
+  if (error instanceof RestoreError && error.kind === "archive") {
+    return new RestoreError("archive", `Cannot restore ${key}: ${error.message}`, { cause: error });
+  }
+  if (isStoreError(error, "not-found")) {
+    return new RestoreError("missing-archive", error.message, { cause: error });
+  }
+  return error;
+}
+
+/** Counts what arrives from the store. */
+function progressOf(plan: RestorePlan, job: RestoreJob): {
+  started(label: string): void;
+  activity(text: string): void;
+  counted(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, void>;
+} {
+  let doneBytes = 0;
+  let activity = "";
+  const tell = () => job.onProgress?.({ activity, doneBytes, totalBytes: plan.totalBytes });
+  return {
+    started: (label) => {
+      activity = `restoring ${label}`;
+      tell();
+    },
+    activity: (text) => {
+      activity = text;
+      tell();
+    },
+    counted: async function* (body) {
+      for await (const chunk of body) {
+        doneBytes += chunk.length;
+        tell();
+        yield chunk;
+      }
+    },
+  };
+}

@@ -1,0 +1,94 @@
+import { ListObjectsV2Command, type ListObjectsV2CommandOutput } from "@aws-sdk/client-s3";
+import { compareKeys } from "../key_order.ts";
+import { type ListEntry, type ListOptions, StoreError } from "../object_store.ts";
+import type { S3Session } from "./session.ts";
+
+/** Empty pages in a row after which a listing is given up; a store may send a few. */
+const MAX_EMPTY_PAGES = 1000;
+
+/** All pages of ListObjectsV2, objects and groups merged in key order. */
+export async function* listObjects(
+  session: S3Session,
+  prefix: string,
+  options: ListOptions = {},
+): AsyncGenerator<ListEntry> {
+  const { delimiter, startAfter, signal } = options;
+  const action = prefix === "" ? "list objects" : `list ${prefix}`;
+  let token: string | undefined;
+  const seen = new Set<string>();
+  let emptyPages = 0;
+  let last: string | undefined;
+  for (;;) {
+    const page = await session.call({ action, signal }, (client, sendOptions) =>
+      client.send(
+        new ListObjectsV2Command({
+          Bucket: session.bucket,
+          Prefix: prefix,
+          // Keys may hold characters that XML can't.
+          EncodingType: "url",
+          Delimiter: delimiter,
+          StartAfter: token === undefined ? startAfter : undefined,
+          ContinuationToken: token,
+        }),
+        sendOptions,
+      ));
+    const entries = entriesOf(page);
+    for (const entry of entries) {
+      const name = nameOf(entry);
+      // A group that spans pages is told with each; StartAfter inside of a group may bring it again.
+      if (name === last || (startAfter !== undefined && compareKeys(name, startAfter) <= 0)) {
+        continue;
+      }
+      last = name;
+      yield entry;
+    }
+    if (page.IsTruncated !== true) return;
+
+    token = page.NextContinuationToken;
+    emptyPages = entries.length === 0 ? emptyPages + 1 : 0;
+    if (token === undefined || seen.has(token) || emptyPages > MAX_EMPTY_PAGES) {
+      const why = token === undefined
+        ? "it says that more follows, but not where"
+        : emptyPages > MAX_EMPTY_PAGES
+        ? `it sent ${emptyPages} empty pages`
+        : "it sends the same page again";
+      throw new StoreError(
+        "other",
+        `Cannot ${action} in ${session.description}: the store's listing does not end: ${why}`,
+      );
+    }
+    seen.add(token);
+  }
+}
+
+function entriesOf(page: ListObjectsV2CommandOutput): ListEntry[] {
+  const decoded = (text: string) => page.EncodingType === "url" ? decodeUrl(text) : text;
+  const entries: ListEntry[] = [];
+  for (const { Key, Size, ETag, LastModified } of page.Contents ?? []) {
+    if (Key === undefined) continue;
+    entries.push({
+      kind: "object",
+      key: decoded(Key),
+      size: Size ?? 0,
+      ...(ETag === undefined ? {} : { etag: ETag }),
+      ...(LastModified === undefined ? {} : { lastModified: LastModified }),
+    });
+  }
+  for (const { Prefix } of page.CommonPrefixes ?? []) {
+    if (Prefix !== undefined) entries.push({ kind: "prefix", prefix: decoded(Prefix) });
+  }
+  return entries.sort((a, b) => compareKeys(nameOf(a), nameOf(b)));
+}
+
+function nameOf(entry: ListEntry): string {
+  return entry.kind === "object" ? entry.key : entry.prefix;
+}
+
+/** S3 writes a blank as `+`. A key that is not valid UTF-8 stays encoded: it can't be named anyway. */
+function decodeUrl(text: string): string {
+  try {
+    return decodeURIComponent(text.replaceAll("+", " "));
+  } catch {
+    return text;
+  }
+}

@@ -1,0 +1,189 @@
+import { GetObjectCommand, HeadBucketCommand, HeadObjectCommand } from "@aws-sdk/client-s3";
+import {
+  type Cancellable,
+  type GetOptions,
+  isStoreError,
+  type ObjectReader,
+  type StoredObject,
+  StoreError,
+} from "../object_store.ts";
+import type { RequestContext, S3Session } from "./session.ts";
+
+/** @returns false when the store answered that there is no such bucket. */
+export async function bucketExists(
+  session: S3Session,
+  options: Cancellable = {},
+): Promise<boolean> {
+  try {
+    const context = { action: "look for the bucket", signal: options.signal };
+    await session.call(
+      context,
+      (client, send) => client.send(new HeadBucketCommand({ Bucket: session.bucket }), send),
+    );
+    return true;
+  } catch (error) {
+    if (isStoreError(error, "not-found", "no-bucket")) return false;
+    throw error;
+  }
+}
+
+export async function headObject(
+  session: S3Session,
+  key: string,
+  options: Cancellable = {},
+): Promise<StoredObject> {
+  const context = { action: `look for ${key}`, key, signal: options.signal };
+  try {
+    const answer = await session.call(
+      context,
+      (client, send) =>
+        client.send(new HeadObjectCommand({ Bucket: session.bucket, Key: key }), send),
+    );
+    return storedObject(key, answer.ContentLength ?? 0, answer);
+  } catch (error) {
+    if (!isStoreError(error, "not-found") || error.code === "NoSuchKey") throw error;
+    // The answer to HEAD has no body, so no word on what is missing.
+    if (await bucketIsMissing(session, options)) {
+      throw new StoreError(
+        "no-bucket",
+        `Cannot ${context.action} in ${session.description}: the bucket does not exist`,
+        { key, cause: error, code: "NoSuchBucket" },
+      );
+    }
+    throw error;
+  }
+}
+
+/** Whoever may not look at the bucket is taken to have one. */
+async function bucketIsMissing(session: S3Session, options: Cancellable): Promise<boolean> {
+  try {
+    return !(await bucketExists(session, options));
+  } catch (error) {
+    if (isStoreError(error, "denied", "invalid")) return false;
+    throw error;
+  }
+}
+
+export async function getObject(
+  session: S3Session,
+  key: string,
+  options: GetOptions = {},
+): Promise<ObjectReader> {
+  const { start = 0, end, etag, signal } = options;
+  const context: RequestContext = {
+    action: `read ${key}`,
+    key,
+    signal,
+    precondition: "changed",
+  };
+  if (start < 0 || (end !== undefined && end <= start)) {
+    throw new StoreError(
+      "invalid",
+      `Cannot read ${key} in ${session.description}: bytes ${start} to ${end} are no range`,
+      { key },
+    );
+  }
+  const isRange = start > 0 || end !== undefined;
+  const answer = await session.call(context, (client, send) =>
+    client.send(
+      new GetObjectCommand({
+        Bucket: session.bucket,
+        Key: key,
+        Range: isRange ? `bytes=${start}-${end === undefined ? "" : end - 1}` : undefined,
+        IfMatch: etag,
+      }),
+      send,
+    ));
+  const body = answer.Body;
+  if (body === undefined || !isReadable(body)) {
+    throw new StoreError("other", `Cannot read ${key} in ${session.description}: it sent no body`, {
+      key,
+    });
+  }
+  const length = answer.ContentLength;
+  const range = /^bytes (\d+)-\d+\/(\d+)$/.exec(answer.ContentRange ?? "");
+  if (isRange && (range === null || Number(range[1]) !== start)) {
+    body.destroy();
+    throw new StoreError(
+      "invalid",
+      `Cannot read ${key} in ${session.description}: the store ignores ranges`,
+      { key },
+    );
+  }
+  const size = range === null ? length ?? 0 : Number(range[2]);
+  return {
+    object: storedObject(key, size, answer),
+    body: readBody(session, context, body, length),
+  };
+}
+
+/** What the SDK gives in a server's runtime: a Node stream. */
+interface Readable extends AsyncIterable<Uint8Array> {
+  destroy(): void;
+  on(event: "error", listener: () => void): unknown;
+}
+
+function isReadable(body: object): body is Readable {
+  return Symbol.asyncIterator in body && "destroy" in body;
+}
+
+/** The stream's bytes with our errors; also one that was never iterated can be given up. */
+function readBody(
+  session: S3Session,
+  context: RequestContext,
+  stream: Readable,
+  expected: number | undefined,
+): AsyncIterable<Uint8Array> {
+  async function* chunks(): AsyncGenerator<Uint8Array> {
+    let received = 0;
+    try {
+      for await (const chunk of stream) {
+        received += chunk.length;
+        yield chunk;
+      }
+    } catch (error) {
+      context.signal?.throwIfAborted();
+      throw session.storeError(error, context);
+    } finally {
+      stream.destroy();
+    }
+    context.signal?.throwIfAborted();
+    if (expected !== undefined && received < expected) {
+      throw new StoreError(
+        "unreachable",
+        `Cannot ${context.action} in ${session.description}: the connection was cut after ` +
+          `${received} of ${expected} bytes`,
+        { key: context.key },
+      );
+    }
+  }
+  // The stream may break before its reader begins; the reader is told then, the process must not end.
+  stream.on("error", () => {});
+  return {
+    [Symbol.asyncIterator]() {
+      const generator = chunks();
+      return {
+        next: () => generator.next(),
+        async return() {
+          stream.destroy();
+          await generator.return(undefined);
+          return { done: true, value: undefined };
+        },
+      };
+    },
+  };
+}
+
+function storedObject(
+  key: string,
+  size: number,
+  answer: { readonly ETag?: string | undefined; readonly LastModified?: Date | undefined },
+): StoredObject {
+  const { ETag, LastModified } = answer;
+  return {
+    key,
+    size,
+    ...(ETag === undefined ? {} : { etag: ETag }),
+    ...(LastModified === undefined ? {} : { lastModified: LastModified }),
+  };
+}

@@ -1,0 +1,162 @@
+/** The client of the SDK and what all requests share: one attempt, the right region, our errors. */
+import { defaultProvider } from "@aws-sdk/credential-provider-node";
+import { S3Client } from "@aws-sdk/client-s3";
+import { HttpRequest } from "@smithy/core/protocols";
+import type { Cancellable } from "../object_store.ts";
+import type { StoreOptions } from "../open.ts";
+import { instanceRegion, type S3Config } from "./config.ts";
+import { type ErrorContext, rightRegion, toStoreError } from "./errors.ts";
+import { createHttpHandler } from "./http_handler.ts";
+import { proxyChoice } from "./proxy.ts";
+
+/** boto3's time-outs. */
+const DEFAULT_TIMEOUT_S = 60;
+
+/** Where S3 answers for buckets of any region, with the right one. */
+const FALLBACK_REGION = "us-east-1";
+
+/** About one request, for its errors. */
+export interface RequestContext extends Cancellable {
+  /** Follows "Cannot": `write a/b`. */
+  readonly action: string;
+  readonly key?: string | undefined;
+  readonly precondition?: ErrorContext["precondition"];
+}
+
+export interface S3Session {
+  readonly bucket: string;
+  /** `bucket "b" at https://…` or `bucket "b" of S3`. */
+  readonly description: string;
+  /** Not Amazon's own: what such a store supports is not known beforehand. */
+  readonly isCustomEndpoint: boolean;
+  /** The region that requests are signed for. */
+  region(): Promise<string>;
+  /**
+   * Send a request; it is sent once more only when the store names the bucket's region.
+   * @throws {StoreError}, or the signal's reason.
+   */
+  call<T>(
+    context: RequestContext,
+    send: (client: S3Client, options: { readonly abortSignal?: AbortSignal }) => Promise<T>,
+  ): Promise<T>;
+  /** An error as a `StoreError` about this session's store. */
+  storeError(error: unknown, context: RequestContext): Error;
+  close(): void;
+}
+
+export function openSession(bucket: string, config: S3Config, options: StoreOptions): S3Session {
+  const handler = createHttpHandler({
+    connectTimeout: DEFAULT_TIMEOUT_S * 1000,
+    readTimeout: (options.readTimeout ?? DEFAULT_TIMEOUT_S) * 1000,
+    ca: config.ca,
+    proxyFor: proxyChoice(options.env),
+  });
+  let region: Promise<string> | undefined;
+  let regionNow = config.region ?? FALLBACK_REGION;
+  const findRegion = async () => {
+    regionNow = config.region ?? await regionOfInstance(config, options) ?? FALLBACK_REGION;
+    return regionNow;
+  };
+  const regionOf = () => region ??= findRegion();
+  const client = new S3Client({
+    region: regionOf,
+    requestHandler: handler,
+    // Retrying is done by one wrapper for all stores.
+    maxAttempts: 1,
+    credentials: config.environmentKeys ?? defaultProvider({
+      ...(config.profile === undefined ? {} : { profile: config.profile }),
+      filepath: config.credentialsFile,
+      configFilepath: config.configFile,
+      clientConfig: { requestHandler: handler },
+    }),
+    forcePathStyle: config.forcePathStyle,
+    requestChecksumCalculation: config.requestChecksums,
+    responseChecksumValidation: config.responseChecksums,
+    // Costs a round trip, and some stores never answer it. The handler reads early refusals anyway.
+    expectContinueHeader: false,
+    ...(config.endpoint === undefined ? {} : { endpoint: config.endpoint }),
+    ...(config.profile === undefined ? {} : { profile: config.profile }),
+  });
+  leaveChecksummedBodiesUnsigned(client);
+
+  const description = config.endpoint === undefined
+    ? `bucket "${bucket}" of S3`
+    : `bucket "${bucket}" at ${withoutUser(config.endpoint)}`;
+  const credentials = config.environmentKeys !== undefined
+    ? "AWS_ACCESS_KEY_ID"
+    : config.profile === undefined
+    ? "the AWS SDK's chain: files, web identity, container, instance"
+    : `profile "${config.profile}"`;
+
+  const storeError = (error: unknown, context: RequestContext) =>
+    toStoreError(error, { ...context, where: description, region: regionNow, credentials });
+
+  return {
+    bucket,
+    description,
+    isCustomEndpoint: config.endpoint !== undefined,
+    region: regionOf,
+    storeError,
+    async call(context, send) {
+      const { signal } = context;
+      const sendOptions = signal === undefined ? {} : { abortSignal: signal };
+      for (let redirected = false;;) {
+        signal?.throwIfAborted();
+        try {
+          return await send(client, sendOptions);
+        } catch (error) {
+          signal?.throwIfAborted();
+          const right = rightRegion(error);
+          if (right === undefined || right === regionNow || redirected) {
+            throw storeError(error, context);
+          }
+          redirected = true;
+          regionNow = right;
+          region = Promise.resolve(right);
+        }
+      }
+    },
+    close() {
+      client.destroy();
+      handler.destroy();
+    },
+  };
+}
+
+/**
+ * Only where credentials would come from the machine too; elsewhere asking costs a second of waiting
+ * for an address that nobody answers.
+ */
+async function regionOfInstance(
+  config: S3Config,
+  options: StoreOptions,
+): Promise<string | undefined> {
+  const hasOwnCredentials = config.environmentKeys !== undefined || config.profile !== undefined;
+  if (config.endpoint !== undefined || hasOwnCredentials) return undefined;
+  return await instanceRegion(options.env);
+}
+
+/**
+ * Over TLS the body's checksum (CRC-32 in a signed header) is protection enough; the SHA-256 of every
+ * body for the signature would be most of the CPU time of an upload.
+ */
+function leaveChecksummedBodiesUnsigned(client: S3Client): void {
+  client.middlewareStack.add(
+    (next) => (args) => {
+      const { request } = args;
+      if (
+        HttpRequest.isInstance(request) && request.protocol === "https:" &&
+        request.body instanceof Uint8Array &&
+        Object.keys(request.headers).some((name) => /^x-amz-checksum-/i.test(name))
+      ) {
+        request.headers["x-amz-content-sha256"] = "UNSIGNED-PAYLOAD";
+      }
+      return next(args);
+    },
+    { step: "finalizeRequest", priority: "high", name: "leaveChecksummedBodiesUnsigned" },
+  );
+}
+
+function withoutUser(endpoint: string): string {
+  return endpoint.replace(/\/\/[^/@]*@/, "//").replace(/\/+$/, "");
+}

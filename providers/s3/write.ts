@@ -1,0 +1,233 @@
+import {
+  AbortMultipartUploadCommand,
+  CompleteMultipartUploadCommand,
+  CreateMultipartUploadCommand,
+  PutObjectCommand,
+  UploadPartCommand,
+} from "@aws-sdk/client-s3";
+import {
+  type Cancellable,
+  isStoreError,
+  type MultipartUpload,
+  type PutOptions,
+  StoreError,
+  type Tags,
+  type UploadedPart,
+} from "../object_store.ts";
+import type { StoreOptions } from "../open.ts";
+import { refusesConditions } from "./errors.ts";
+import { headObject } from "./read.ts";
+import type { RequestContext, S3Session } from "./session.ts";
+
+/** What is learnt about a store while it is used. */
+export interface Learnt {
+  createOnlyPut: boolean;
+  createOnlyMultipart: boolean;
+  tags: boolean;
+}
+
+export interface Writer {
+  put(key: string, body: Uint8Array, options?: PutOptions): Promise<void>;
+  startMultipart(key: string, options?: PutOptions): Promise<MultipartUpload>;
+}
+
+export function createWriter(
+  session: S3Session,
+  learnt: Learnt,
+  options: Pick<StoreOptions, "encryption" | "sseKmsKeyId" | "onNotice">,
+): Writer {
+  const Bucket = session.bucket;
+  const encryption = {
+    ServerSideEncryption: options.encryption,
+    SSEKMSKeyId: options.sseKmsKeyId,
+  };
+
+  /**
+   * Write on condition that the key is free. A store other than Amazon's may ignore the condition, so
+   * there we look first; where it is refused, looking is all that can be done.
+   */
+  const createOnly = async (
+    what: "createOnlyPut" | "createOnlyMultipart",
+    context: RequestContext & { readonly key: string },
+    write: (condition: { IfNoneMatch?: "*" }) => Promise<void>,
+  ) => {
+    if (session.isCustomEndpoint || !learnt[what]) await requireFree(session, context);
+    if (!learnt[what] && what === "createOnlyPut") return await write({});
+    try {
+      await write({ IfNoneMatch: "*" });
+    } catch (error) {
+      if (!isStoreError(error, "invalid", "other") || !refusesConditions(error)) throw error;
+      await requireFree(session, context);
+      await write({});
+      learnt[what] = false;
+      options.onNotice?.(
+        `${session.description} refuses conditional writes (If-None-Match): whether an object is ` +
+          "there is looked up before it is written, which two writers at once can slip through",
+      );
+    }
+  };
+
+  return {
+    async put(key, body, putOptions = {}) {
+      const { signal } = putOptions;
+      const context = { action: `write ${key}`, key, signal, precondition: "exists" } as const;
+      const write = async (condition: { IfNoneMatch?: "*" }) => {
+        await session.call(context, (client, send) =>
+          client.send(
+            new PutObjectCommand({
+              Bucket,
+              Key: key,
+              Body: body,
+              ...encryption,
+              ...tagging(putOptions.tags),
+              ...condition,
+            }),
+            send,
+          ));
+      };
+      if (putOptions.createOnly === true) await createOnly("createOnlyPut", context, write);
+      else await write({});
+    },
+
+    async startMultipart(key, putOptions = {}) {
+      const context = { action: `begin writing ${key}`, key, signal: putOptions.signal };
+      if (putOptions.createOnly === true) await requireFree(session, context);
+      const { UploadId } = await session.call(context, (client, send) =>
+        client.send(
+          new CreateMultipartUploadCommand({
+            Bucket,
+            Key: key,
+            ...encryption,
+            ...tagging(putOptions.tags),
+          }),
+          send,
+        ));
+      if (UploadId === undefined) {
+        throw new StoreError(
+          "other",
+          `Cannot begin writing ${key} in ${session.description}: the store gave no upload id`,
+          { key },
+        );
+      }
+      const target = { Bucket, Key: key, UploadId };
+      return {
+        key,
+        uploadPart: (number, body, cancellable) =>
+          uploadPart(session, target, number, body, cancellable),
+        async complete(parts, cancellable) {
+          const completion = {
+            action: `finish writing ${key}`,
+            key,
+            signal: cancellable?.signal,
+            precondition: "exists",
+          } as const;
+          const write = (condition: { IfNoneMatch?: "*" }) =>
+            complete(session, target, parts, completion, condition);
+          if (putOptions.createOnly === true) {
+            await createOnly("createOnlyMultipart", completion, write);
+          } else await write({});
+        },
+        abort: (cancellable) => abort(session, target, cancellable),
+      };
+    },
+  };
+}
+
+interface UploadTarget {
+  readonly Bucket: string;
+  readonly Key: string;
+  readonly UploadId: string;
+}
+
+async function uploadPart(
+  session: S3Session,
+  target: UploadTarget,
+  number: number,
+  body: Uint8Array,
+  options: Cancellable = {},
+): Promise<UploadedPart> {
+  const key = target.Key;
+  const context = { action: `write part ${number} of ${key}`, key, signal: options.signal };
+  const { ETag } = await session.call(
+    context,
+    (client, send) =>
+      client.send(new UploadPartCommand({ ...target, PartNumber: number, Body: body }), send),
+  );
+  if (ETag === undefined) {
+    throw new StoreError(
+      "other",
+      `Cannot ${context.action} in ${session.description}: the store gave no ETag`,
+      { key },
+    );
+  }
+  return { number, size: body.length, etag: ETag };
+}
+
+async function complete(
+  session: S3Session,
+  target: UploadTarget,
+  parts: readonly UploadedPart[],
+  context: RequestContext,
+  condition: { IfNoneMatch?: "*" },
+): Promise<void> {
+  if (parts.length === 0) {
+    throw new StoreError(
+      "invalid",
+      `Cannot ${context.action} in ${session.description}: a multipart upload needs a part`,
+      { key: context.key },
+    );
+  }
+  const Parts = [...parts].sort((a, b) => a.number - b.number)
+    .map(({ number, etag }) => ({ PartNumber: number, ETag: etag }));
+  await session.call(context, (client, send) =>
+    client.send(
+      new CompleteMultipartUploadCommand({ ...target, MultipartUpload: { Parts }, ...condition }),
+      send,
+    ));
+}
+
+async function abort(
+  session: S3Session,
+  target: UploadTarget,
+  options: Cancellable = {},
+): Promise<void> {
+  const key = target.Key;
+  const context = {
+    action: `remove the unfinished upload of ${key}`,
+    key,
+    signal: options.signal,
+  };
+  try {
+    await session.call(
+      context,
+      (client, send) => client.send(new AbortMultipartUploadCommand(target), send),
+    );
+  } catch (error) {
+    // Gone already: completed, or aborted before.
+    if (!isStoreError(error, "not-found")) throw error;
+  }
+}
+
+async function requireFree(
+  session: S3Session,
+  context: RequestContext & { readonly key: string },
+): Promise<void> {
+  try {
+    await headObject(session, context.key, { signal: context.signal });
+  } catch (error) {
+    if (isStoreError(error, "not-found")) return;
+    throw error;
+  }
+  throw new StoreError(
+    "exists",
+    `Cannot ${context.action} in ${session.description}: an object with this key is there already`,
+    { key: context.key },
+  );
+}
+
+function tagging(tags: Tags | undefined): { Tagging?: string } {
+  if (tags === undefined) return {};
+  const pair = ([key, value]: readonly [string, string]) =>
+    `${encodeURIComponent(key)}=${encodeURIComponent(value)}`;
+  return { Tagging: tags.map(pair).join("&") };
+}

@@ -1,0 +1,51 @@
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import { archiveSizes, DEFAULT_MAX_ARCHIVE_SIZE } from "../../../lib/backup/part_sizes.ts";
+
+const MIB = 1024 ** 2;
+const GIB = 1024 ** 3;
+const TIB = 1024 ** 4;
+const S3 = {
+  maxParts: 10_000,
+  minPartSize: 5 * MIB,
+  maxPartSize: 5 * GIB,
+  maxObjectSize: 5 * TIB,
+};
+const AZURE = {
+  maxParts: 50_000,
+  minPartSize: 1,
+  maxPartSize: 4000 * MIB,
+  maxObjectSize: 190 * TIB,
+};
+
+Deno.test("the defaults are Barman's", () => {
+  assert.equal(archiveSizes("aws-s3", S3, DEFAULT_MAX_ARCHIVE_SIZE).partSize, 21_474_836);
+  assert.equal(
+    archiveSizes("azure-blob-storage", AZURE, DEFAULT_MAX_ARCHIVE_SIZE).partSize,
+    4_294_966,
+  );
+});
+
+Deno.test("the minimum of the store, of the user, and the cap of the archive", () => {
+  assert.equal(archiveSizes("aws-s3", S3, GIB).partSize, 5 * MIB);
+  assert.equal(archiveSizes("aws-s3", S3, GIB, 8 * MIB).partSize, 8 * MIB);
+  assert.equal(archiveSizes("aws-s3", S3, GIB, 1).partSize, 5 * MIB);
+  assert.equal(archiveSizes("azure-blob-storage", AZURE, 1).partSize, 65_536);
+  assert.equal(archiveSizes("aws-s3", S3, 3 * TIB).maxArchiveSize, TIB);
+  assert.equal(archiveSizes("aws-s3", S3, GIB, 6 * GIB).partSize, 5 * GIB);
+});
+
+Deno.test("an archive of the maximum size fits into the parts that a store allows", () => {
+  fc.assert(fc.property(
+    fc.constantFrom("aws-s3" as const, "local" as const),
+    fc.integer({ min: 1, max: 2 * TIB }),
+    fc.option(fc.integer({ min: 1, max: GIB }), { nil: undefined }),
+    (provider, size, chunk) => {
+      const { maxArchiveSize, partSize } = archiveSizes(provider, S3, size, chunk);
+      assert(maxArchiveSize <= size && maxArchiveSize <= TIB);
+      assert(partSize >= S3.minPartSize && partSize <= S3.maxPartSize);
+      assert(maxArchiveSize / partSize <= S3.maxParts);
+      assert(Number.isInteger(partSize));
+    },
+  ));
+});
