@@ -83,7 +83,7 @@ async function demo(): Promise<void> {
   const before = performance.now();
   await call(
     [
-      "backup",
+      "backup", "-vv",
       "--zstd",
       "--immediate-checkpoint",
       "--name",

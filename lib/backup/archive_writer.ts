@@ -64,13 +64,13 @@ async function* archiveBytes(
   const options = { onContent, onShrunk: onNotice, signal };
   if (compression === undefined) {
     const isFull = (bytes: number) => bytes > maxArchiveSize;
-    yield* tarStream(first, next, { ...options, reuseChunk: true, isFull });
+    yield* tarStream(first, next, { ...options, isFull });
     return;
   }
   let compressed = 0;
   const isFull = () => compressed > maxArchiveSize;
-  // Blocks are compressed side by side, so each chunk must be its own.
-  const tar = tarStream(first, next, { ...options, reuseChunk: false, isFull });
+  // Every codec is done with a chunk when it asks for the next (tested); new chunks would double the memory.
+  const tar = tarStream(first, next, { ...options, isFull });
   for await (const chunk of compressStream(compression, tar, { level, signal })) {
     compressed += chunk.length;
     yield chunk;

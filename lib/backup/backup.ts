@@ -184,6 +184,11 @@ async function storeCluster(
   signal.throwIfAborted();
   const systemid = await server.systemIdentifier();
   learn({ systemid });
+  // Some of it is needed only at the very end: without it the backup would fail after hours.
+  const missing = await server.missingPrivileges();
+  if (missing.length > 0) {
+    throw new BackupError("failed", `The role lacks what a backup needs: ${missing.join(", ")}`);
+  }
   const facts = await server.facts();
   const { tablespaces, inPlace } = separate(facts.tablespaces);
   learn({
@@ -198,11 +203,6 @@ async function storeCluster(
     summarizeWal: facts.summarizeWal,
     clusterSize: facts.clusterSize,
   });
-  // Without the last of these the backup would fail after hours, at its very end.
-  const missing = await server.missingPrivileges();
-  if (missing.length > 0) {
-    throw new BackupError("failed", `The role lacks what a backup needs: ${missing.join(", ")}`);
-  }
   for (const { name } of inPlace) onNotice(`Tablespace ${name} lies in the data directory itself`);
   const dataDirectory = await checkedDataDirectory(facts.dataDirectory, systemid);
 

@@ -6,11 +6,6 @@ import { displayPath } from "./raw_names.ts";
 import { unreadable } from "./walk.ts";
 
 export interface TarStreamOptions {
-  /**
-   * Give out the same chunk again and again: the consumer must be done with it when it asks for the next. Spares
-   * memory where the consumer only copies.
-   */
-  readonly reuseChunk: boolean;
   /** Asked before each member but the first, with the bytes of tar so far: end this archive here? */
   readonly isFull: (bytes: number) => boolean;
   /** Bytes of file content that went in. */
@@ -33,18 +28,11 @@ export async function* tarStream(
   next: () => Promise<OpenMember | undefined>,
   options: TarStreamOptions,
 ): AsyncGenerator<Uint8Array> {
-  let chunk = new Uint8Array(CHUNK_SIZE);
+  const chunk = new Uint8Array(CHUNK_SIZE);
   let used = 0;
   let total = 0;
 
-  /** The full chunk; a new one takes its place. */
-  const takeFull = (): Uint8Array => {
-    const full = chunk;
-    if (!options.reuseChunk) chunk = new Uint8Array(CHUNK_SIZE);
-    used = 0;
-    return full;
-  };
-  /** Bytes into the chunk; without bytes, zeros. */
+  /** Bytes into the chunk; without bytes, zeros. Not delegated to by `yield*`, which would wait for each. */
   function* put(length: number, bytes?: Uint8Array): Generator<Uint8Array> {
     total += length;
     for (let done = 0; done < length;) {
@@ -53,7 +41,9 @@ export async function* tarStream(
       else chunk.set(bytes.subarray(done, done + count), used);
       used += count;
       done += count;
-      if (used === CHUNK_SIZE) yield takeFull();
+      if (used < CHUNK_SIZE) continue;
+      used = 0;
+      yield chunk;
     }
   }
 
@@ -63,8 +53,10 @@ export async function* tarStream(
       options.signal.throwIfAborted();
       const { member, content } = open;
       const header = memberHeader(member);
-      yield* put(header.length, header);
-      if (content.kind === "bytes") yield* put(member.size, content.bytes);
+      for (const full of put(header.length, header)) yield full;
+      if (content.kind === "bytes") {
+        for (const full of put(member.size, content.bytes)) yield full;
+      }
       if (content.kind === "handle") {
         let rest = member.size;
         while (rest > 0) {
@@ -75,12 +67,15 @@ export async function* tarStream(
           used += count;
           total += count;
           rest -= count;
-          if (used === CHUNK_SIZE) yield takeFull();
+          if (used === CHUNK_SIZE) {
+            used = 0;
+            yield chunk;
+          }
           if (count < wanted) {
             options.onShrunk(
               `${displayPath(content.path)} got ${rest} bytes shorter while it was read`,
             );
-            yield* put(rest);
+            for (const full of put(rest)) yield full;
             rest = 0;
           }
         }
@@ -88,7 +83,7 @@ export async function* tarStream(
       }
       open = undefined;
       options.onContent(member.size);
-      yield* put(paddingOf(member.size));
+      for (const full of put(paddingOf(member.size))) yield full;
       if (options.isFull(total)) break;
       open = await next();
     }
@@ -97,6 +92,6 @@ export async function* tarStream(
     if (open?.content.kind === "handle") await open.content.handle.close();
   }
   const end = endOfArchive(total);
-  yield* put(end.length, end);
+  for (const full of put(end.length, end)) yield full;
   if (used > 0) yield chunk.subarray(0, used);
 }

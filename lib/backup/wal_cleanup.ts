@@ -135,6 +135,15 @@ export function judgeWalFolder(rule: WalRule, folder: string): "all" | "some" | 
   return rule.protectedRanges.some((range) => liesInRange(name, range)) ? "some" : "all";
 }
 
+/** Does one rule let go all that the other does? (Not always true when it does.) */
+export function coversWalRule(rule: WalRule, other: WalRule): boolean {
+  return rule.limit >= other.limit && rule.lowestTimeline >= other.lowestTimeline &&
+    [...rule.protectedTimelines].every((timeline) => other.protectedTimelines.has(timeline)) &&
+    rule.protectedRanges.every(([first, last]) =>
+      other.protectedRanges.some((range) => range[0] === first && range[1] === last)
+    );
+}
+
 function isProtectedTimeline(rule: WalRule, timeline: number): boolean {
   return rule.protectedTimelines.has(timeline) || timeline > rule.lowestTimeline;
 }

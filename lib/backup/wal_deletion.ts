@@ -8,15 +8,15 @@ import type { Logger } from "../cli/log.ts";
 import type { ServerLayout } from "../layout.ts";
 import { mapInParallel } from "../parallel.ts";
 import { formatPythonLiteral } from "./python_literal.ts";
-import { judgeWalFolder, mayDeleteWal, type WalRule } from "./wal_cleanup.ts";
+import { coversWalRule, judgeWalFolder, mayDeleteWal, type WalRule } from "./wal_cleanup.ts";
 
-/** The archive's outline; `deleteWal` and `printWalDeletions` take out of it what they have dealt with. */
+/** The archive's outline; `deleteWal` and `printWalDeletions` note in it what they have dealt with. */
 export interface WalArchive {
   /** `PREFIX/SERVER/wals/` */
   readonly root: string;
   /** Names of folders and of objects directly below the root, in listing order; folders end in `/`. */
   entries: readonly string[];
-  /** Rules that were applied before: what they let go is gone (or would be, in a dry run). */
+  /** Only in a dry run: what these rules let go would be gone. */
   applied: readonly WalRule[];
 }
 
@@ -72,7 +72,7 @@ export async function deleteWal(
     count[kind] += failures.length;
     failed[kind].push(...failures.slice(0, NAMED_FAILURES - failed[kind].length));
   });
-  markApplied(archive, rule, true);
+  forgetFolders(archive, rule);
   log.info(`Deleted ${deleted} WAL objects before ${rule.limit}`);
   if (count.single > 0) {
     log.error(
@@ -105,8 +105,9 @@ export async function printWalDeletions(
     first = false;
   }
   if (!first) print("] due to --dry-run option\n");
-  // The next backup's lines name whole folders again, as Barman's do: it looks at the store, where they still are.
-  markApplied(archive, rule, !wholeFolders(store));
+  // On S3 the next backup's lines name whole folders again, as Barman's do: it looks at the store, where they still are.
+  if (!wholeFolders(store)) forgetFolders(archive, rule);
+  archive.applied = [...archive.applied.filter((earlier) => !coversWalRule(rule, earlier)), rule];
 }
 
 /** Barman deletes whole folders on S3 only, so that is where strangers in them go too. */
@@ -137,9 +138,11 @@ async function* walToDelete(
     const { name } = stripSuffix(key.slice(key.lastIndexOf("/") + 1));
     return mayDeleteWal(rule, name) && !applied.some((earlier) => mayDeleteWal(earlier, name));
   };
-  const isWanted = (folder: string) =>
-    judgeWalFolder(rule, folder.slice(0, -1)) !== "none" &&
-    (wanted === "everything" || !goesWhole(folder));
+  const isWanted = (folder: string) => {
+    const verdict = judgeWalFolder(rule, folder.slice(0, -1));
+    return verdict === "some" ||
+      (verdict === "all" && (wanted === "everything" || !wholeFolders(store)));
+  };
   for (const part of listableParts(entries, isWanted)) {
     if (typeof part === "string") {
       if (mayGo(part)) yield { key: root + part, kind: "single" };
@@ -214,12 +217,9 @@ async function* inBatches(
   }
 }
 
-/** Later rules need not look again at folders of which nothing that a rule could delete is left. */
-function markApplied(archive: WalArchive, rule: WalRule, forgetFolders: boolean): void {
-  if (forgetFolders) {
-    archive.entries = archive.entries.filter((entry) => !isWholeFolder(entry, rule));
-  }
-  archive.applied = [...archive.applied, rule];
+/** Later rules need not look again at folders of which nothing that a rule could let go is left. */
+function forgetFolders(archive: WalArchive, rule: WalRule): void {
+  archive.entries = archive.entries.filter((entry) => !isWholeFolder(entry, rule));
 }
 
 function messageOf(failures: readonly DeleteFailure[], count: number): string {

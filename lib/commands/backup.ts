@@ -97,20 +97,23 @@ async function backUpServer(
   context: CommandContext,
   { store, layout }: OpenedServer,
 ): Promise<void> {
-  const { log, signal, now } = context;
-  const { openBackupServer } = await import("../backup/server.ts");
-  await using server = await openBackupServer(values, context);
-  if (wantsSnapshots(values)) {
-    checkSnapshotOptions(values);
-    throw new CommandError(
-      EXIT.generalError,
-      "Backups by disk snapshots are not in this version: leave out --snapshot-disk and " +
-        "--snapshot-instance to copy the files",
-    );
-  }
-  const { takeBackup } = await import("../backup/backup.ts");
+  const { log, now } = context;
+  const session = await connect(values, context);
   let progress: ProgressDisplay | undefined;
   try {
+    if (wantsSnapshots(values)) {
+      checkSnapshotOptions(values);
+      throw new CommandError(
+        EXIT.generalError,
+        "Backups by disk snapshots are not in this version: leave out --snapshot-disk and " +
+          "--snapshot-instance to copy the files",
+      );
+    }
+    const { takeBackup } = await import("../backup/backup.ts");
+    const { backupServerOf } = await import("../postgres/backup_server.ts");
+    // Without the session there is no backup: it must not go on copying for hours.
+    const signal = AbortSignal.any([context.signal, session.lost]);
+    const server = await backupServerOf(session, log);
     const id = await takeBackup(server, {
       ...await howToStore(values, context, store),
       store,
@@ -131,7 +134,28 @@ async function backUpServer(
     log.info(`Backup ${id} is complete`);
   } finally {
     progress?.stop();
+    await session.close();
   }
+}
+
+/** @throws {CommandError} exit code 4 for a connection string that is none */
+async function connect(values: BackupValues, { env, log, signal }: CommandContext) {
+  const { ConninfoError, connectionString, resolveConnection } = await import(
+    "../postgres/conninfo.ts"
+  );
+  const { openSession } = await import("../postgres/session.ts");
+  let parameters;
+  try {
+    parameters = resolveConnection(connectionString(values), env);
+  } catch (error) {
+    if (!(error instanceof ConninfoError)) throw error;
+    throw new CommandError(EXIT.generalError, error.message, { cause: error });
+  }
+  for (const warning of parameters.warnings) log.warning(warning);
+  return await openSession(parameters, {
+    signal,
+    onNotice: (message) => log.info(`PostgreSQL says: ${message}`),
+  });
 }
 
 async function storeForBarman(

@@ -1,14 +1,11 @@
 /** One session with a PostgreSQL server: opened once, never silently made anew. */
-import type { Socket } from "node:net";
-import { cancelRequest, errorMessageIn, watchStartup } from "./backend_messages.ts";
 import type { ConnectionHost, ConnectionParameters } from "./conninfo.ts";
 import { ConnectionError, QueryError, QueryTimeoutError, SessionLostError } from "./errors.ts";
-import { openSocket, type SocketOptions } from "./socket.ts";
+import { socketPath, TlsFailedError, TlsRefusedError } from "./socket.ts";
+import { openWire, type Row, type Wire } from "./wire.ts";
 
+export type { Row } from "./wire.ts";
 export { ConnectionError, QueryError, QueryTimeoutError, SessionLostError } from "./errors.ts";
-
-/** Column → value as the server writes it. */
-export type Row = Readonly<Record<string, string | null>>;
 
 export interface QueryOptions {
   /** Cancels the query on the server; the call rejects with the signal's reason. */
@@ -33,7 +30,7 @@ export interface Session {
    * Sends a query each so often while there is no other, so that no firewall forgets the
    * connection. One that is not answered in that time ends the session (`lost`).
    *
-   * @returns what stops it
+   * @returns what stops it, as `close` does
    */
   keepAlive(intervalMs?: number): () => void;
   /** Ends the session, also when a query is under way. */
@@ -52,30 +49,155 @@ const cancelGraceMs = 5_000;
 const closeGraceMs = 2_000;
 const keepAliveMs = 60_000;
 
-interface Wire {
-  readonly socket: Socket;
-  readonly client: Client;
-  readonly encrypted: boolean;
-  /** Why the server ended the session, if it said so. */
-  reason(): string | undefined;
-  cancel(): Promise<void>;
+/**
+ * Opens a session on the first of the hosts that accepts one and is of the wanted kind
+ * (`target_session_attrs`). As libpq does it: a host that can't be reached, or that is starting up,
+ * is passed over; one that refuses us ends the search.
+ *
+ * @throws ConnectionError that names each host tried and why it is none; the signal's reason
+ */
+export async function openSession(
+  parameters: ConnectionParameters,
+  options: OpenOptions = {},
+): Promise<Session> {
+  const failures: string[] = [];
+  const preferStandby = parameters.targetSession === "prefer-standby";
+  for (const target of preferStandby ? ["standby", "any"] as const : [parameters.targetSession]) {
+    failures.length = 0;
+    for (const host of parameters.hosts) {
+      try {
+        const session = sessionOn(host, await openHost(host, parameters, options));
+        const mismatch = await mismatchWith(target, session);
+        if (mismatch === undefined) return session;
+        await session.close();
+        failures.push(`${placeOf(host)}: ${mismatch}`);
+      } catch (error) {
+        options.signal?.throwIfAborted();
+        failures.push(`${placeOf(host)}: ${explain(error, host)}`);
+        if (error instanceof QueryError && error.sqlState !== cannotConnectNow) break;
+      }
+    }
+  }
+  throw new ConnectionError(
+    `Cannot connect to PostgreSQL as user ${parameters.user}, database ${parameters.database}: ${
+      failures.join("; ")
+    }`,
+  );
 }
 
-type Client = import("postgres").Sql;
+/** SQLSTATE of a server that is starting, stopping or recovering. */
+const cannotConnectNow = "57P03";
 
-/**
- * A session on a host that authentication succeeded on, for {@linkcode openSession}.
- *
- * @internal
- */
-export function sessionOn(host: ConnectionHost, wire: Wire): Session {
+/** With and without TLS, in the order that sslmode says. */
+async function openHost(
+  host: ConnectionHost,
+  parameters: ConnectionParameters,
+  options: OpenOptions,
+): Promise<Wire> {
+  const { mode } = parameters.tls;
+  const attempts = host.kind === "socket" || mode === "disable"
+    ? [false]
+    : mode === "allow"
+    ? [false, true]
+    : mode === "prefer"
+    ? [true, false]
+    : [true];
+  let failure: unknown;
+  for (const [index, useTls] of attempts.entries()) {
+    const limit = timeLimit(parameters.connectTimeout, options.signal);
+    try {
+      return await openWire(host, parameters, useTls, limit.signal, options.onNotice ?? nothing);
+    } catch (error) {
+      const other = error instanceof TlsRefusedError || error instanceof TlsFailedError ||
+        (error instanceof QueryError && error.sqlState.startsWith("28"));
+      // What the first attempt says is about what the user wants most.
+      if (index === 0 || !(error instanceof TlsRefusedError)) failure = error;
+      if (!other) break;
+    } finally {
+      limit.clear();
+    }
+  }
+  throw failure;
+}
+
+function nothing(): void {}
+
+async function mismatchWith(
+  target: ConnectionParameters["targetSession"],
+  session: Session,
+): Promise<string | undefined> {
+  if (target === "any") return undefined;
+  const [row] = await session.query(
+    "SELECT pg_catalog.pg_is_in_recovery()::text AS recovering, " +
+      "pg_catalog.current_setting('transaction_read_only') AS readonly",
+    [],
+    { timeoutMs: 30_000 },
+  );
+  const standby = row?.["recovering"] === "true";
+  const readOnly = row?.["readonly"] === "on";
+  if (target === "primary" && standby) return "is a standby";
+  if (target === "standby" && !standby) return "is not a standby";
+  if (target === "read-write" && readOnly) return "is read-only";
+  if (target === "read-only" && !readOnly) return "is not read-only";
+  return undefined;
+}
+
+function placeOf(host: ConnectionHost): string {
+  if (host.kind === "socket") return socketPath(host);
+  const name = host.host.includes(":") ? `[${host.host}]` : host.host;
+  return `${name}:${host.port}${
+    host.address !== undefined && host.address !== host.host ? ` (${host.address})` : ""
+  }`;
+}
+
+function explain(error: unknown, host: ConnectionHost): string {
+  if (!(error instanceof Error)) return String(error);
+  const { code } = error as NodeJS.ErrnoException;
+  if (code === "ENOENT" && host.kind === "socket") {
+    return "there is no such socket (is the server running, and is this its socket directory?)";
+  }
+  if (code === "ECONNREFUSED") return "connection refused (is the server running there?)";
+  if (code === "ENOTFOUND" || code === "EAI_AGAIN") return "the host name cannot be resolved";
+  // Several addresses of one name: Node puts the reasons inside.
+  if (error instanceof AggregateError) {
+    return error.errors.map((one) => explain(one, host)).join(", ");
+  }
+  return error.message;
+}
+
+interface TimeLimit {
+  readonly signal: AbortSignal;
+  clear(): void;
+}
+
+/** The caller's signal and a number of seconds (0 for no limit) in one. */
+function timeLimit(seconds: number, signal: AbortSignal | undefined): TimeLimit {
+  const controller = new AbortController();
+  const onAbort = () => controller.abort(signal?.reason);
+  if (signal?.aborted) onAbort();
+  signal?.addEventListener("abort", onAbort, { once: true });
+  const timer = seconds === 0 ? undefined : setTimeout(() => {
+    controller.abort(new ConnectionError(`no answer within ${seconds} s (connect_timeout)`));
+  }, seconds * 1000);
+  return {
+    signal: controller.signal,
+    clear() {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", onAbort);
+    },
+  };
+}
+
+function sessionOn(host: ConnectionHost, wire: Wire): Session {
   const losing = new AbortController();
   let closing = false;
   let last: Promise<unknown> = Promise.resolve();
   let waiting = 0;
+  const keepAlives = new Set<ReturnType<typeof setInterval>>();
 
   const lose = (reason: string) => {
     if (closing || losing.signal.aborted) return;
+    for (const timer of keepAlives) clearInterval(timer);
     losing.abort(new SessionLostError(`The session with PostgreSQL was lost: ${reason}`));
     wire.socket.destroy();
   };
@@ -91,17 +213,16 @@ export function sessionOn(host: ConnectionHost, wire: Wire): Session {
     signal?.throwIfAborted();
     losing.signal.throwIfAborted();
     if (closing) throw new SessionLostError("The session with PostgreSQL is closed");
-    const answer = send(wire.client, sql, values);
+    const answer = wire.send(sql, values);
     const stopped = interruption(signal, timeoutMs, losing.signal);
     try {
       return await Promise.race([answer, stopped.promise]);
     } catch (error) {
       losing.signal.throwIfAborted();
-      if (error === stopped.error()) {
-        // The session stays in order only if the server has answered before the next query.
-        await abandon(wire, answer, lose);
-      } else if (isClosed(error)) {
-        lose(wire.reason() ?? "the connection was closed");
+      if (closing) throw new SessionLostError("The session with PostgreSQL was closed meanwhile");
+      if (stopped.happened()) await abandon(wire, answer, lose);
+      else if (!(error instanceof QueryError)) {
+        lose(wire.reason() ?? (error instanceof Error ? error.message : String(error)));
         losing.signal.throwIfAborted();
       }
       throw error;
@@ -132,143 +253,79 @@ export function sessionOn(host: ConnectionHost, wire: Wire): Session {
           }
         }
       }, intervalMs);
-      return () => clearInterval(timer);
+      keepAlives.add(timer);
+      return () => {
+        clearInterval(timer);
+        keepAlives.delete(timer);
+      };
     },
     async close() {
       if (closing) return;
       closing = true;
-      await closeWire(wire, waiting > 0);
+      for (const timer of keepAlives) clearInterval(timer);
+      // Else the server would go on waiting, for the archiver for example, and not see that we are gone.
+      if (waiting > 0 && !losing.signal.aborted) await cancelQuietly(wire);
+      await wire.end(waiting > 0 || losing.signal.aborted ? 0 : closeGraceMs);
     },
   };
   return session;
 }
 
-/**
- * Opens the connection to one host and authenticates.
- *
- * @throws QueryError the server's refusal; TlsRefusedError, TlsFailedError; the system's errors
- * @internal
- */
-export async function openWire(
-  host: ConnectionHost,
-  parameters: ConnectionParameters,
-  useTls: boolean,
-  signal: AbortSignal,
-  onNotice: (message: string) => void,
-): Promise<Wire> {
-  const options: SocketOptions = {
-    tls: useTls && host.kind === "tcp" ? parameters.tls : undefined,
-    keepAlive: parameters.keepAlive,
-    keepAliveIdle: parameters.keepAliveIdle,
-    signal,
+interface Interruption {
+  /** Only ever rejects. */
+  readonly promise: Promise<never>;
+  happened(): boolean;
+  clear(): void;
+}
+
+/** The signal, the time limit or the loss of the session, whichever comes first. */
+function interruption(
+  signal: AbortSignal | undefined,
+  timeoutMs: number | undefined,
+  lost: AbortSignal,
+): Interruption {
+  const { promise, reject } = Promise.withResolvers<never>();
+  let happened = false;
+  const stop = (reason: unknown) => {
+    happened = true;
+    reject(reason);
   };
-  const socket = await openSocket(host, options);
-  let refusal: Error | undefined;
-  const refuse = (error: Error) => {
-    refusal = error;
-    socket.destroy();
-  };
-  const startup = watchStartup(
-    () => {
-      if (host.password === undefined) {
-        refuse(
-          new ConnectionError(
-            "the server asks for a password, and none was given (PGPASSWORD, password file, service)",
-          ),
-        );
-      }
-    },
-    (method) =>
-      refuse(new ConnectionError(`the server asks for ${method} authentication: not supported`)),
-  );
-  let lastBytes: Uint8Array | undefined;
-  socket.on("data", (bytes: Uint8Array) => {
-    startup.push(bytes);
-    lastBytes = bytes;
-  });
-  const onAbort = () => socket.destroy();
-  signal.addEventListener("abort", onAbort, { once: true });
-  const client = await clientOn(socket, host, parameters, onNotice);
-  try {
-    await send(client, "SELECT 1", []);
-  } catch (error) {
-    socket.destroy();
-    await client.end({ timeout: 0 });
-    signal.throwIfAborted();
-    throw refusal ?? (isClosed(error)
-      ? new ConnectionError(errorMessageIn(lastBytes) ?? "the server closed the connection")
-      : error);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
+  const onAbort = () => stop(signal?.reason);
+  const onLost = () => reject(lost.reason);
+  signal?.addEventListener("abort", onAbort, { once: true });
+  lost.addEventListener("abort", onLost, { once: true });
+  const timer = timeoutMs === undefined ? undefined : setTimeout(() => {
+    stop(new QueryTimeoutError(`PostgreSQL has not answered within ${timeoutMs / 1000} s`));
+  }, timeoutMs);
   return {
-    socket,
-    client,
-    encrypted: options.tls !== undefined,
-    reason: () => errorMessageIn(lastBytes),
-    async cancel() {
-      const { key } = startup;
-      if (key === undefined) return;
-      const second = await openSocket(host, {
-        ...options,
-        signal: AbortSignal.timeout(cancelGraceMs),
-      });
-      await new Promise<void>((resolve) => {
-        second.on("error", () => resolve());
-        second.on("close", () => resolve());
-        second.end(cancelRequest(key));
-        second.resume();
-      });
+    promise,
+    happened: () => happened,
+    clear() {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", onAbort);
+      lost.removeEventListener("abort", onLost);
     },
   };
 }
 
-/** The client library, on a connection that is already there and that it cannot replace. */
-async function clientOn(
-  socket: Socket,
-  host: ConnectionHost,
-  parameters: ConnectionParameters,
-  onNotice: (message: string) => void,
-): Promise<Client> {
-  const { default: postgres } = await import("postgres");
-  let taken = false;
-  const text = {
-    to: 25,
-    from: [16, 17, 20, 21, 23, 26, 114, 700, 701, 1082, 1114, 1184, 3802],
-    serialize: String,
-    parse: (value: string) => value,
-  };
-  const options = {
-    host: host.host,
-    port: host.port,
-    username: parameters.user,
-    database: parameters.database,
-    // A function, since an empty password would make the library look for another one.
-    password: () => host.password ?? "",
-    connection: {
-      application_name: parameters.applicationName ?? "barman_cloud_backup",
-      ...parameters.runtime,
-    },
-    socket: () => {
-      if (taken) throw new SessionLostError("The session with PostgreSQL was lost");
-      taken = true;
-      return socket;
-    },
-    // All said, or the library would take it from variables of the environment.
-    max: 1,
-    ssl: false as const,
-    sslnegotiation: null,
-    idle_timeout: 0,
-    connect_timeout: 0,
-    max_lifetime: 0,
-    max_pipeline: 1,
-    backoff: false,
-    keep_alive: 0,
-    prepare: false,
-    debug: false,
-    fetch_types: false,
-    types: { text },
-    onnotice: (notice: { message?: string }) => onNotice(notice.message ?? ""),
-  };
-  return withoutTargetSession(() => postgres(options as unknown as Parameters<typeof postgres>[0]));
+/** Cancels the query; a server that does not give it up in time loses the session. */
+async function abandon(
+  wire: Wire,
+  answer: Promise<Row[]>,
+  lose: (reason: string) => void,
+): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<"late">((resolve) => {
+    timer = setTimeout(() => resolve("late"), cancelGraceMs);
+  });
+  const settled = answer.then(() => "settled" as const, () => "settled" as const);
+  await cancelQuietly(wire);
+  const outcome = await Promise.race([settled, late]);
+  clearTimeout(timer);
+  if (outcome === "late") lose("the server did not answer a request to cancel a query");
+}
+
+/** A request that does not get through changes nothing: the answer, or its absence, tells. */
+async function cancelQuietly(wire: Wire): Promise<void> {
+  await wire.cancel().catch(() => undefined);
 }

@@ -61,8 +61,8 @@ export function directoryFactsLike(pgdata: Unpacker): DirectoryFacts {
 }
 
 /**
- * Without its label the server would take a restored directory for a crashed one and come up corrupt. Barman before
- * version 3.18 stores it as a file of root, which the server may read but not change.
+ * Without its label the server would take a restored directory for a crashed one and come up corrupt. Barman stores it as
+ * a file of root, which the server may read but not change.
  */
 async function completeLabel(
   plan: RestorePlan,

@@ -62,8 +62,8 @@ export async function restoreBackup(job: RestoreJob): Promise<RestorePlan> {
       `Backup ${backupId} has status ${info.status}, not DONE: a server started from it may be corrupt`,
     );
   }
+  await makeDestinations(plan);
   try {
-    await makeDestinations(plan);
     await carryOut(plan, job);
   } catch (error) {
     const directories = [plan.pgdata, ...plan.tablespaces].map(({ directory }) => directory);

@@ -54,9 +54,8 @@ export function paddingOf(size: number): number {
 export function checksumOf(header: Uint8Array): number {
   const [start, length] = FIELD.checksum;
   let sum = 0x20 * length;
-  for (let i = 0; i < BLOCK_SIZE; i++) {
-    if (i < start || i >= start + length) sum += header[i] ?? 0;
-  }
+  for (let i = 0; i < start; i++) sum += header[i] ?? 0;
+  for (let i = start + length; i < BLOCK_SIZE; i++) sum += header[i] ?? 0;
   return sum;
 }
 
@@ -65,19 +64,30 @@ export function checksumOf(header: Uint8Array): number {
  * bytes, its own digits included.
  */
 export function paxRecord(keyword: string, value: Uint8Array | string): Uint8Array {
-  const key = encoder.encode(` ${keyword}=`);
-  const content = typeof value === "string" ? encoder.encode(value) : value;
-  const rest = key.length + content.length + 1;
+  const content = typeof value === "string" && !isAscii(value) ? encoder.encode(value) : value;
+  const rest = encoder.encode(keyword).length + content.length + 3;
   let length = rest + String(rest).length;
   // One digit more can make the length itself longer, once.
   length = rest + String(length).length;
   const record = new Uint8Array(length);
-  const digits = encoder.encode(String(length));
-  record.set(digits, 0);
-  record.set(key, digits.length);
-  record.set(content, digits.length + key.length);
+  const start = `${length} ${keyword}=`;
+  if (isAscii(start)) putAscii(record, 0, start);
+  else record.set(encoder.encode(start), 0);
+  const at = length - 1 - content.length;
+  if (typeof content === "string") putAscii(record, at, content);
+  else record.set(content, at);
   record[length - 1] = 0x0a;
   return record;
+}
+
+export function isAscii(text: string): boolean {
+  for (let i = 0; i < text.length; i++) if (text.charCodeAt(i) >= 0x80) return false;
+  return true;
+}
+
+/** Write an ASCII text; spares the garbage of encoding, of which an archive of many files makes a lot. */
+export function putAscii(target: Uint8Array, offset: number, text: string): void {
+  for (let i = 0; i < text.length; i++) target[offset + i] = text.charCodeAt(i);
 }
 
 const encoder = new TextEncoder();

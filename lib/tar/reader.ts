@@ -353,7 +353,7 @@ export class TarReader {
   }
 
   #error(reason: string, position: number): TarError {
-    const member = this.#member === undefined || reason.includes(this.#member)
+    const member = this.#member === undefined || reason.startsWith("member ")
       ? ""
       : `, at or after member ${this.#member}`;
     return new TarError(`The archive is damaged at byte ${position}${member}: ${reason}`, position);

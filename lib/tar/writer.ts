@@ -5,8 +5,10 @@ import {
   encodeName,
   FIELD,
   hasEscapedBytes,
+  isAscii,
   paddingOf,
   paxRecord,
+  putAscii,
   RECORD_SIZE,
   TYPE,
 } from "./format.ts";
@@ -36,31 +38,31 @@ export interface TarMember {
  * (fractions of seconds, long or non-ASCII names, large numbers).
  */
 export function memberHeader(member: TarMember): Uint8Array {
-  const name = encodeName(member.type === "directory" ? `${member.name}/` : member.name);
-  const link = member.linkTarget === undefined ? NOTHING : encodeName(member.linkTarget);
-  const records = paxRecords(member, name, link);
-  const header = ustarHeader({
+  const name = member.type === "directory" ? `${member.name}/` : member.name;
+  const records = paxRecords(member, name);
+  const length = records.reduce((sum, record) => sum + record.length, 0);
+  const extended = length === 0 ? 0 : BLOCK_SIZE + length + paddingOf(length);
+  const bytes = new Uint8Array(extended + BLOCK_SIZE);
+  if (length > 0) {
+    putUstarHeader(bytes.subarray(0, BLOCK_SIZE), { ...EXTENDED_HEADER, size: length });
+    let at = BLOCK_SIZE;
+    for (const record of records) {
+      bytes.set(record, at);
+      at += record.length;
+    }
+  }
+  putUstarHeader(bytes.subarray(extended), {
     type: TYPE[member.type],
     name,
-    link,
+    link: member.linkTarget ?? "",
     size: member.size,
     mode: member.mode,
     uid: member.uid,
     gid: member.gid,
-    userName: encodeName(member.userName),
-    groupName: encodeName(member.groupName),
+    userName: member.userName,
+    groupName: member.groupName,
     seconds: floorSeconds(member.mtime),
   });
-  if (records.length === 0) return header;
-  const length = records.reduce((sum, record) => sum + record.length, 0);
-  const bytes = new Uint8Array(BLOCK_SIZE + length + paddingOf(length) + BLOCK_SIZE);
-  bytes.set(ustarHeader({ ...EXTENDED_HEADER, size: length }), 0);
-  let at = BLOCK_SIZE;
-  for (const record of records) {
-    bytes.set(record, at);
-    at += record.length;
-  }
-  bytes.set(header, bytes.length - BLOCK_SIZE);
   return bytes;
 }
 
@@ -73,60 +75,59 @@ export function endOfArchive(size: number): Uint8Array {
   return new Uint8Array(whole - size);
 }
 
-const NOTHING = new Uint8Array(0);
 const NANOSECONDS = 1_000_000_000n;
-const encoder = new TextEncoder();
 
 interface HeaderFields {
   readonly type: string;
-  readonly name: Uint8Array;
-  readonly link: Uint8Array;
+  readonly name: string;
+  readonly link: string;
   readonly size: number;
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
-  readonly userName: Uint8Array;
-  readonly groupName: Uint8Array;
-  readonly seconds: bigint;
+  readonly userName: string;
+  readonly groupName: string;
+  readonly seconds: number;
 }
 
 const EXTENDED_HEADER: Omit<HeaderFields, "size"> = {
   type: TYPE.pax,
-  name: encoder.encode("././@PaxHeader"),
-  link: NOTHING,
+  name: "././@PaxHeader",
+  link: "",
   mode: 0o644,
   uid: 0,
   gid: 0,
-  userName: NOTHING,
-  groupName: NOTHING,
-  seconds: 0n,
+  userName: "",
+  groupName: "",
+  seconds: 0,
 };
 
-function ustarHeader(fields: HeaderFields): Uint8Array {
-  const header = new Uint8Array(BLOCK_SIZE);
-  const put = ([offset, length]: readonly [number, number], bytes: Uint8Array) =>
-    header.set(bytes.length > length ? bytes.subarray(0, length) : bytes, offset);
+/** @param header a block of zeros */
+function putUstarHeader(header: Uint8Array, fields: HeaderFields): void {
+  const text = ([offset, length]: readonly [number, number], value: string) => {
+    if (isAscii(value)) putAscii(header, offset, value.slice(0, length));
+    else header.set(encodeName(value).subarray(0, length), offset);
+  };
   const octal = ([offset, length]: readonly [number, number], number: number) => {
     // What does not fit is in the extended header; the field then holds 0.
     const digits = fits(number, length) ? number.toString(8) : "0";
-    put([offset, length - 1], encoder.encode(digits.padStart(length - 1, "0")));
+    putAscii(header, offset, digits.padStart(length - 1, "0"));
   };
-  put(FIELD.name, fields.name);
+  text(FIELD.name, fields.name);
   octal(FIELD.mode, fields.mode);
   octal(FIELD.uid, fields.uid);
   octal(FIELD.gid, fields.gid);
   octal(FIELD.size, fields.size);
-  octal(FIELD.mtime, Number(fields.seconds));
-  put(FIELD.type, encoder.encode(fields.type));
-  put(FIELD.linkName, fields.link);
-  put(FIELD.magic, encoder.encode("ustar\0"));
-  put(FIELD.version, encoder.encode("00"));
-  put(FIELD.userName, fields.userName);
-  put(FIELD.groupName, fields.groupName);
+  octal(FIELD.mtime, fields.seconds);
+  text(FIELD.type, fields.type);
+  text(FIELD.linkName, fields.link);
+  text(FIELD.magic, "ustar\0");
+  text(FIELD.version, "00");
+  text(FIELD.userName, fields.userName);
+  text(FIELD.groupName, fields.groupName);
   octal(FIELD.deviceMajor, 0);
   octal(FIELD.deviceMinor, 0);
-  put(FIELD.checksum, encoder.encode(`${checksumOf(header).toString(8).padStart(6, "0")}\0 `));
-  return header;
+  text(FIELD.checksum, `${checksumOf(header).toString(8).padStart(6, "0")}\0 `);
 }
 
 /** Can a field of this length (the last byte is a terminator) hold the number in octal? */
@@ -134,26 +135,28 @@ function fits(number: number, length: number): boolean {
   return number >= 0 && number < 8 ** (length - 1);
 }
 
-function paxRecords(member: TarMember, name: Uint8Array, link: Uint8Array): Uint8Array[] {
+function paxRecords(member: TarMember, name: string): Uint8Array[] {
   const records: Uint8Array[] = [];
   let binary = false;
-  const text = (keyword: string, value: string, bytes: Uint8Array, room: number) => {
+  const text = (keyword: string, value: string, room: number) => {
+    if (value.length <= room && isAscii(value)) return;
+    const bytes = encodeName(value);
     const odd = hasEscapedBytes(value);
     // Bytes that are not UTF-8 stay in the plain header as long as they fit: every reader takes them there.
-    if (bytes.length <= room && (odd || isAscii(bytes))) return;
+    if (odd && bytes.length <= room) return;
     binary ||= odd;
     records.push(paxRecord(keyword, bytes));
   };
-  text("path", member.name, name, FIELD.name[1]);
-  text("linkpath", member.linkTarget ?? "", link, FIELD.linkName[1]);
+  text("path", name, FIELD.name[1]);
+  text("linkpath", member.linkTarget ?? "", FIELD.linkName[1]);
   // A name that fills its field has no terminator, which some readers want here.
-  text("uname", member.userName, encodeName(member.userName), FIELD.userName[1] - 1);
-  text("gname", member.groupName, encodeName(member.groupName), FIELD.groupName[1] - 1);
+  text("uname", member.userName, FIELD.userName[1] - 1);
+  text("gname", member.groupName, FIELD.groupName[1] - 1);
   if (!fits(member.uid, FIELD.uid[1])) records.push(paxRecord("uid", String(member.uid)));
   if (!fits(member.gid, FIELD.gid[1])) records.push(paxRecord("gid", String(member.gid)));
   if (!fits(member.size, FIELD.size[1])) records.push(paxRecord("size", String(member.size)));
   if (
-    member.mtime % NANOSECONDS !== 0n || !fits(Number(floorSeconds(member.mtime)), FIELD.mtime[1])
+    member.mtime % NANOSECONDS !== 0n || !fits(floorSeconds(member.mtime), FIELD.mtime[1])
   ) {
     records.push(paxRecord("mtime", decimalSeconds(member.mtime)));
   }
@@ -161,15 +164,10 @@ function paxRecords(member: TarMember, name: Uint8Array, link: Uint8Array): Uint
   return binary ? [paxRecord("hdrcharset", "BINARY"), ...records] : records;
 }
 
-function isAscii(bytes: Uint8Array): boolean {
-  for (let i = 0; i < bytes.length; i++) if ((bytes[i] ?? 0) >= 0x80) return false;
-  return true;
-}
-
 /** Whole seconds, rounded down also before 1970. */
-function floorSeconds(nanoseconds: bigint): bigint {
-  const seconds = nanoseconds / NANOSECONDS;
-  return nanoseconds % NANOSECONDS < 0n ? seconds - 1n : seconds;
+function floorSeconds(nanoseconds: bigint): number {
+  const seconds = Number(nanoseconds / NANOSECONDS);
+  return nanoseconds % NANOSECONDS < 0n ? seconds - 1 : seconds;
 }
 
 /** `1795378770.823295`, with as many digits as needed. */

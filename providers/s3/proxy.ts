@@ -3,6 +3,7 @@ import http from "node:http";
 import https from "node:https";
 import type { Duplex } from "node:stream";
 import tls from "node:tls";
+import { StoreError } from "../object_store.ts";
 
 /** The proxy for a URL, if any. */
 export type ProxyChoice = (url: URL) => URL | undefined;
@@ -13,7 +14,7 @@ type Environment = Readonly<Record<string, string | undefined>>;
  * Lower-case names win over upper-case ones. `NO_PROXY` lists hosts, domains (with or without a
  * leading dot; their subdomains are included), `host:port`, or `*`.
  *
- * @throws {TypeError} when a variable that is used holds no URL of a proxy.
+ * @throws {StoreError} kind `invalid` when a variable holds no URL of a proxy.
  */
 export function proxyChoice(env: Environment): ProxyChoice {
   const named = (name: string) => env[name.toLowerCase()] || env[name] || undefined;
@@ -30,10 +31,11 @@ function proxyUrl(variable: string, value: string | undefined): URL | undefined 
   if (value === undefined) return undefined;
   const text = value.includes("://") ? value : `http://${value}`;
   // The value is not repeated: it may hold a password.
-  if (!URL.canParse(text)) throw new TypeError(`${variable} is not the URL of a proxy`);
+  if (!URL.canParse(text)) throw new StoreError("invalid", `${variable} is not the URL of a proxy`);
   const url = new URL(text);
   if (url.protocol !== "http:" && url.protocol !== "https:") {
-    throw new TypeError(
+    throw new StoreError(
+      "invalid",
       `${variable} names a ${url.protocol}// proxy; only http and https ones work`,
     );
   }

@@ -15,6 +15,9 @@ const DEFAULT_TIMEOUT_S = 60;
 /** Where S3 answers for buckets of any region, with the right one. */
 const FALLBACK_REGION = "us-east-1";
 
+/** The SDK would warn on stderr, past our log, where a profile and keys are both given. */
+const SILENT = { debug() {}, info() {}, warn() {}, error() {} };
+
 /** About one request, for its errors. */
 export interface RequestContext extends Cancellable {
   /** Follows "Cannot": `write a/b`. */
@@ -68,6 +71,7 @@ export function openSession(bucket: string, config: S3Config, options: StoreOpti
       filepath: config.credentialsFile,
       configFilepath: config.configFile,
       clientConfig: { requestHandler: handler },
+      logger: SILENT,
     }),
     forcePathStyle: config.forcePathStyle,
     requestChecksumCalculation: config.requestChecksums,
@@ -153,7 +157,8 @@ function leaveChecksummedBodiesUnsigned(client: S3Client): void {
       }
       return next(args);
     },
-    { step: "finalizeRequest", priority: "high", name: "leaveChecksummedBodiesUnsigned" },
+    // After the checksum, before the signature.
+    { step: "build", priority: "low", name: "leaveChecksummedBodiesUnsigned" },
   );
 }
 

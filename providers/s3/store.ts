@@ -17,13 +17,13 @@ import { listObjects } from "./list.ts";
 import { bucketExists, getObject, headObject } from "./read.ts";
 import { openSession, type S3Session } from "./session.ts";
 import { parseS3Url } from "./url.ts";
-import { createWriter, type Learnt } from "./write.ts";
+import { createWriter, type Learnt, MAX_PARTS } from "./write.ts";
 
 const MiB = 1024 ** 2;
 
 /** Amazon's; most other stores have the same. */
 const LIMITS: StoreLimits = {
-  maxParts: 10_000,
+  maxParts: MAX_PARTS,
   minPartSize: 5 * MiB,
   maxPartSize: 5 * 1024 * MiB,
   maxObjectSize: 5 * 1024 ** 2 * MiB,

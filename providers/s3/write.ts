@@ -2,6 +2,7 @@ import {
   AbortMultipartUploadCommand,
   CompleteMultipartUploadCommand,
   CreateMultipartUploadCommand,
+  ListPartsCommand,
   PutObjectCommand,
   UploadPartCommand,
 } from "@aws-sdk/client-s3";
@@ -18,6 +19,9 @@ import type { StoreOptions } from "../open.ts";
 import { refusesConditions } from "./errors.ts";
 import { headObject } from "./read.ts";
 import type { RequestContext, S3Session } from "./session.ts";
+
+/** S3's limit; a part with a higher number is lost. */
+export const MAX_PARTS = 10_000;
 
 /** What is learnt about a store while it is used. */
 export interface Learnt {
@@ -148,6 +152,13 @@ async function uploadPart(
 ): Promise<UploadedPart> {
   const key = target.Key;
   const context = { action: `write part ${number} of ${key}`, key, signal: options.signal };
+  if (!Number.isInteger(number) || number < 1 || number > MAX_PARTS) {
+    throw new StoreError(
+      "invalid",
+      `Cannot ${context.action} in ${session.description}: part numbers are 1 to ${MAX_PARTS}`,
+      { key },
+    );
+  }
   const { ETag } = await session.call(
     context,
     (client, send) =>
@@ -179,11 +190,30 @@ async function complete(
   }
   const Parts = [...parts].sort((a, b) => a.number - b.number)
     .map(({ number, etag }) => ({ PartNumber: number, ETag: etag }));
-  await session.call(context, (client, send) =>
-    client.send(
-      new CompleteMultipartUploadCommand({ ...target, MultipartUpload: { Parts }, ...condition }),
-      send,
-    ));
+  try {
+    await session.call(context, (client, send) =>
+      client.send(
+        new CompleteMultipartUploadCommand({ ...target, MultipartUpload: { Parts }, ...condition }),
+        send,
+      ));
+  } catch (error) {
+    if (!isStoreError(error, "unavailable")) throw error;
+    // Ceph says InternalError when the upload is gone, which a repeated `complete` has to know.
+    await requireUpload(session, target, context);
+    throw error;
+  }
+}
+
+/** @throws {StoreError} kind `not-found` when the upload was completed or aborted. */
+async function requireUpload(
+  session: S3Session,
+  target: UploadTarget,
+  context: RequestContext,
+): Promise<void> {
+  await session.call(
+    context,
+    (client, send) => client.send(new ListPartsCommand({ ...target, MaxParts: 1 }), send),
+  );
 }
 
 async function abort(

@@ -7,7 +7,7 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { join } from "node:path";
 
 export interface CephRgwOptions {
-  /** `memory` is fastest and holds about 1 GiB; `file` keeps data on disk, sparse. Default `memory`. */
+  /** `memory` is fastest and holds 4 GiB; `file` keeps data on disk, sparse. Default `memory`. */
   readonly storage?: "memory" | "file" | undefined;
   /** Bytes that `file` storage may hold; 20 GiB when absent. */
   readonly capacity?: number | undefined;
@@ -160,7 +160,7 @@ function configuration(input: ConfigurationInput): string {
 bluestore block create = true
 bluestore block size = ${capacity}
 bluestore fsck on mount = false`
-    : "osd objectstore = memstore\nmemstore device bytes = 2147483648";
+    : "osd objectstore = memstore\nmemstore device bytes = 4294967296";
   const tls = input.tlsPort === undefined || certificate === undefined
     ? ""
     : ` ssl_endpoint=127.0.0.1:${input.tlsPort} ssl_certificate=${certificate.certificateFile}` +
@@ -214,6 +214,9 @@ rgw frontends = beast endpoint=127.0.0.1:${input.port} tcp_nodelay=1${tls}
 rgw dns name = localhost
 rgw enable usage log = false
 rgw enable ops log = false
+rgw gc obj min wait = 1
+rgw gc processor period = 1
+rgw gc processor max time = 5
 rgw crypt require ssl = false
 rgw crypt s3 kms backend = testing
 rgw crypt s3 kms encryption keys = testkey-1=${randomBytes(32).toString("base64")}

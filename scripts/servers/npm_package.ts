@@ -116,6 +116,7 @@ async function ensure(key: string): Promise<string> {
 /** Downloads into a directory beside the final one, and renames. */
 async function install(wanted: PinnedPackage, directory: string): Promise<void> {
   await mkdir(cache, { recursive: true });
+  await removeAbandoned();
   const work = await mkdtemp(join(cache, `.new-${process.pid}-`));
   try {
     await run("npm", ["pack", "--silent", `${wanted.package}@${wanted.version}`], {
@@ -147,6 +148,16 @@ async function install(wanted: PinnedPackage, directory: string): Promise<void> 
     }
   } finally {
     await rm(work, { recursive: true, force: true });
+  }
+}
+
+/** What downloads left behind that were killed a day or more ago. */
+async function removeAbandoned(): Promise<void> {
+  for (const name of await readdir(cache)) {
+    if (!name.startsWith(".new-")) continue;
+    const path = join(cache, name);
+    const age = Date.now() - await stat(path).then((file) => file.mtimeMs, () => Date.now());
+    if (age > 24 * 3600_000) await rm(path, { recursive: true, force: true });
   }
 }
 

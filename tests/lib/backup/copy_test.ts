@@ -311,13 +311,12 @@ Deno.test("files that shrink, grow and vanish while the copy runs", NEEDS_PYTHON
     const queue = opened.slice(1);
     const pieces: Uint8Array[] = [];
     const stream = tarStream(opened[0], () => Promise.resolve(queue.shift()), {
-      reuseChunk: false,
       isFull: () => false,
       onContent: () => {},
       onShrunk: (message) => shrunk.push(message),
       signal,
     });
-    for await (const piece of stream) pieces.push(piece);
+    for await (const piece of stream) pieces.push(piece.slice());
     await mkdir(join(root, "store/pg/base/ID"), { recursive: true });
     await writeFile(
       join(root, "store/pg/base/ID/x.tar"),

@@ -27,7 +27,8 @@ export interface TemporaryStore extends AsyncDisposable {
 export async function temporaryStore(prefix = ""): Promise<TemporaryStore> {
   const directory = await mkdtemp(join(tmpdir(), "barman-cloud-test-"));
   const url = pathToFileURL(directory).href;
-  const { store } = await openFileStore(url, { env: {} });
+  const { store: files } = await openFileStore(url, { env: {} });
+  const store = prefix === "" ? files : withEmptyParts(files);
   const layout = serverLayout(prefix, "srv");
   const put = (key: string, text: string) => store.put(key, new TextEncoder().encode(text));
   return {
@@ -58,6 +59,26 @@ export async function temporaryStore(prefix = ""): Promise<TemporaryStore> {
     async [Symbol.asyncDispose]() {
       await store.close();
       await rm(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Buckets have keys with empty parts (`p//srv`), directories don't: such keys are written differently. */
+function withEmptyParts(store: ObjectStore): ObjectStore {
+  const encode = (key: string) => key.replaceAll("//", "/%/");
+  const decode = (key: string) => key.replaceAll("/%/", "//");
+  return {
+    ...store,
+    put: (key, body, options) => store.put(encode(key), body, options),
+    get: (key, options) => store.get(encode(key), options),
+    head: (key, options) => store.head(encode(key), options),
+    deleteMany: (keys, options) => store.deleteMany(keys.map(encode), options),
+    async *list(prefix, options) {
+      for await (const entry of store.list(encode(prefix), options)) {
+        yield entry.kind === "object"
+          ? { ...entry, key: decode(entry.key) }
+          : { ...entry, prefix: decode(entry.prefix) };
+      }
     },
   };
 }

@@ -2,7 +2,12 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { newBackupInfo } from "../../../lib/backup/backup_info.ts";
 import type { CatalogueEntry } from "../../../lib/backup/catalogue.ts";
-import { judgeWalFolder, mayDeleteWal, walRule } from "../../../lib/backup/wal_cleanup.ts";
+import {
+  coversWalRule,
+  judgeWalFolder,
+  mayDeleteWal,
+  walRule,
+} from "../../../lib/backup/wal_cleanup.ts";
 import { parseWalName } from "../../../lib/wal/segment.ts";
 
 function segment(timeline: number, log: number, number: number): string {
@@ -170,6 +175,30 @@ Deno.test("what is said of a folder is true of every file in it", () => {
     }),
     { numRuns: 3000 },
   );
+});
+
+Deno.test("a rule that covers another lets go what that one does", () => {
+  let covered = 0;
+  fc.assert(
+    fc.property(catalogues, names, (specs, name) => {
+      const backups = specs.map(({ begin, status }, index) =>
+        backup(`b${index}`, begin, begin, status)
+      );
+      const rules = backups.flatMap((victim, index) => {
+        const decision = walRule(backups.slice(index), victim, new Map(), false);
+        return decision.kind === "clean" ? [decision.rule] : [];
+      });
+      for (const rule of rules) {
+        for (const other of rules) {
+          if (rule === other || !coversWalRule(rule, other)) continue;
+          covered++;
+          if (mayDeleteWal(other, name)) assert.ok(mayDeleteWal(rule, name), name);
+        }
+      }
+    }),
+    { numRuns: 1000 },
+  );
+  assert.ok(covered > 100, String(covered));
 });
 
 Deno.test("folders with other names are looked into", () => {

@@ -190,7 +190,7 @@ Deno.test("wal-archive: exit codes of the command line", () =>
         "main",
         path,
       ]],
-      [4, /url/i, ["bucket/path", "main", path]],
+      [4, /as an S3 store: write s3:/, ["bucket/path", "main", path]],
       // -t needs a valid name, but no file.
       [0, /^INFO: Connection to directory .* works$/, ["-t", local.url, "main", nothing]],
       [1, /There is no directory/, ["-t", `${local.url}-none`, "main", path]],

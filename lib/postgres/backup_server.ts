@@ -1,0 +1,53 @@
+/** A session as the backup wants it. */
+import type { BackupServer } from "../backup/backup.ts";
+import { parseTimestamp } from "../backup/timestamp.ts";
+import type { Logger } from "../cli/log.ts";
+import { createRestorePoint, startBackup, stopBackup, switchWal } from "./backup_control.ts";
+import { missingPrivileges } from "./privileges.ts";
+import { readIdentity, readServerFacts, readSystemIdentifier } from "./server_facts.ts";
+import type { Session } from "./session.ts";
+
+/**
+ * The server behind a session. The caller closes the session, and combines `session.lost` with the
+ * signal that it gives to the backup, so that a lost session ends the copy at once.
+ */
+export async function backupServerOf(session: Session, log: Logger): Promise<BackupServer> {
+  const identity = await readIdentity(session);
+  let missing: Promise<readonly string[]> | undefined;
+  const privileges = () => missing ??= missingPrivileges(session, identity);
+  let stopKeepAlive = () => {};
+  return {
+    version: identity.version,
+    inRecovery: identity.inRecovery,
+    systemIdentifier: () => readSystemIdentifier(session, log),
+    missingPrivileges: privileges,
+    async facts() {
+      const withSize = (await privileges()).length === 0;
+      return await readServerFacts(session, identity, log, { withSize });
+    },
+    async start(label, fast, signal) {
+      const { lsn, timeline, time } = await startBackup(session, identity, { label, fast, signal });
+      stopKeepAlive = session.keepAlive();
+      return { lsn, timeline, time: parseTimestamp(time) };
+    },
+    async stop({ signal, archiveTimeout }) {
+      stopKeepAlive();
+      const stopped = await stopBackup(session, identity, {
+        signal,
+        timeoutMs: archiveTimeout === undefined ? undefined : archiveTimeout * 1000,
+        onWaiting: (waitedMs) =>
+          log.info(
+            `Waiting for the server to archive the last WAL of the backup, ${
+              Math.round(waitedMs / 60_000)
+            } min so far`,
+          ),
+      });
+      const { lsn, timeline, label } = stopped;
+      return { lsn, timeline, label, time: parseTimestamp(stopped.time) };
+    },
+    switchWal: () => switchWal(session, identity),
+    createRestorePoint: async (name) => {
+      await createRestorePoint(session, name);
+    },
+  };
+}

@@ -1,0 +1,62 @@
+import assert from "node:assert/strict";
+import { listBase, readKeep, readKeeps, releaseKeep, writeKeep } from "../../../lib/backup/keep.ts";
+import { serverLayout } from "../../../lib/layout.ts";
+import { temporaryStore } from "./temporary_store.ts";
+
+const ID = "20260115T103000";
+
+Deno.test("write, switch, read, release", async () => {
+  await using temporary = await temporaryStore("pre");
+  const { store, layout } = temporary;
+  assert.equal(await readKeep(store, layout, ID), null);
+  await writeKeep(store, layout, ID, "full");
+  assert.equal(await temporary.read(`pre/srv/base/${ID}/annotations/keep`), "full");
+  await writeKeep(store, layout, ID, "standalone");
+  assert.equal(await readKeep(store, layout, ID), "standalone");
+  await releaseKeep(store, layout, ID);
+  await releaseKeep(store, layout, ID);
+  assert.deepEqual(await temporary.keys(), []);
+});
+
+Deno.test("values lose blanks, and an empty annotation still protects", async () => {
+  await using temporary = await temporaryStore();
+  const { store, layout } = temporary;
+  const values = { "standalone\n": "standalone", "full\nmore": "full", "": "full", " x ": "x" };
+  for (const [text, value] of Object.entries(values)) {
+    await temporary.put(layout.annotation(ID, "keep"), text);
+    assert.equal(await readKeep(store, layout, ID), value, JSON.stringify(text));
+  }
+});
+
+Deno.test("both spellings of the key protect, change together and are released", async () => {
+  await using temporary = await temporaryStore("pre");
+  const { store } = temporary;
+  const plain = serverLayout("pre", "srv");
+  const slash = serverLayout("pre/", "srv");
+  const doubled = `pre//srv/base/${ID}/annotations/keep`;
+  const single = `pre/srv/base/${ID}/annotations/keep`;
+  // Written where Barman looks for the same URL, seen with either.
+  await writeKeep(store, slash, ID, "standalone");
+  assert.deepEqual(await temporary.keys(), [doubled]);
+  assert.equal(await readKeep(store, plain, ID), "standalone");
+  assert.deepEqual([...await readKeeps(store, await listBase(store, plain))], [[ID, "standalone"]]);
+  await writeKeep(store, plain, ID, "full");
+  assert.deepEqual(await temporary.keys(), [doubled, single].sort());
+  for (const layout of [plain, slash]) assert.equal(await readKeep(store, layout, ID), "full");
+  await releaseKeep(store, plain, ID);
+  assert.deepEqual(await temporary.keys(), []);
+});
+
+Deno.test("one listing finds backups and annotations", async () => {
+  await using temporary = await temporaryStore();
+  const { store, layout } = temporary;
+  for (const id of ["a", "b", "c"]) await temporary.addBackup(id);
+  await writeKeep(store, layout, "b", "standalone");
+  await temporary.put(layout.annotation("c", "other"), "x");
+  await temporary.put(layout.annotation("gone", "keep"), "full");
+  await temporary.put(`${layout.base}stray`, "x");
+  const listing = await listBase(store, layout);
+  assert.deepEqual([...listing.ids].sort(), ["a", "b", "c", "gone"]);
+  const keeps = await readKeeps(store, listing);
+  assert.deepEqual([...keeps].sort(), [["b", "standalone"], ["gone", "full"]]);
+});
