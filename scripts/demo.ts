@@ -6,13 +6,14 @@
  * Without a URL a temporary directory is the store. With one (`s3://bucket/path`) it is the user's own; what the demo
  * wrote there stays, under a server name of its own.
  */
-import { mkdir, mkdtemp, rm, stat } from "node:fs/promises";
+import { chmod, chown, mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { stop as stopEsbuild } from "esbuild";
 import { ensureExecutable } from "./compile.ts";
 import {
   reachableByServer,
+  serverUser,
   startFromDirectory,
   startPostgres,
   type TestPostgres,
@@ -37,6 +38,7 @@ function tell(text: string): void {
 }
 
 const url = Deno.args.find((word) => word !== "--");
+const user = serverUser();
 const directory = await mkdtemp(join(tmpdir(), "barman-cloud-demo-"));
 let running: TestPostgres | undefined;
 let code = 1;
@@ -55,11 +57,14 @@ Deno.exit(code);
 async function demo(): Promise<void> {
   tell("Preparing: executable and PostgreSQL binaries (downloaded the first time)");
   const executable = await reachableByServer(await ensureExecutable());
-  // The server's user must be able to reach the store and the executable.
-  await Deno.chmod(directory, 0o755);
+  // As root everything runs as the server's user, as on a real host: root's files would not be readable to it.
+  await chmod(directory, 0o755);
+  if (user !== undefined) await chown(directory, user.uid, user.gid);
   const store = url ?? `file://${join(directory, "store")}`;
-  if (url === undefined) await mkdir(join(directory, "store"), { mode: 0o777 });
-  if (url === undefined) await Deno.chmod(join(directory, "store"), 0o777);
+  if (url === undefined) {
+    await mkdir(join(directory, "store"));
+    if (user !== undefined) await chown(join(directory, "store"), user.uid, user.gid);
+  }
   const call = (words: readonly string[]) => barmanCloud(executable, words);
 
   const primary = running = await startPostgres({
@@ -78,12 +83,14 @@ async function demo(): Promise<void> {
   const confirmed: Confirmed[] = [];
   let writing = true;
   const writers = Promise.all([1, 2].map(() => write(primary, confirmed, () => writing)));
+  // Awaited below; if another step fails first, that failure is what to tell.
+  writers.catch(() => undefined);
   await rowsWritten(confirmed, 200);
   tell(`Two clients write all the time (${confirmed.length} rows so far); taking a base backup`);
   const before = performance.now();
   await call(
     [
-      "backup", "-vv",
+      "backup",
       "--zstd",
       "--immediate-checkpoint",
       "--name",
@@ -122,7 +129,7 @@ async function demo(): Promise<void> {
     settings: {
       archive_mode: "off",
       restore_command: `'${executable}' wal-restore '${store}' ${SERVER} '%f' '%p'`,
-      recovery_target_time: new Date(target).toISOString(),
+      recovery_target_time: new Date(target).toISOString().replace("T", " ").replace("Z", "+00"),
       recovery_target_action: "promote",
     },
   });
@@ -188,15 +195,17 @@ async function archived(server: TestPostgres): Promise<void> {
   }
 }
 
-/** Run the executable with our environment (credentials); its output is an error unless it ends with 0. */
+/** Run the executable with our environment (credentials); anything but exit code 0 is an error. */
 async function barmanCloud(executable: string, words: readonly string[]): Promise<string> {
-  await stat(executable);
-  const { code, stdout, stderr } = await new Deno.Command(executable, { args: [...words] })
-    .output();
+  const child = new Deno.Command(executable, {
+    args: [...words],
+    signal: AbortSignal.timeout(STEP_TIMEOUT_MS),
+    ...(user ?? {}),
+  });
+  const { code, stdout, stderr } = await child.output();
   if (code !== 0) {
-    throw new Error(
-      `barman-cloud ${words.join(" ")} ended with ${code}\n${new TextDecoder().decode(stderr)}`,
-    );
+    const text = new TextDecoder().decode(stderr);
+    throw new Error(`barman-cloud ${words.join(" ")} ended with ${code}\n${text}`);
   }
   return new TextDecoder().decode(stdout);
 }

@@ -1,5 +1,4 @@
 /** Where and how to connect: libpq's parameters, environment variables, service and password files. */
-import { statSync } from "node:fs";
 import { homedir, userInfo } from "node:os";
 import { join } from "node:path";
 import {
@@ -10,6 +9,7 @@ import {
   quoteConninfoValue,
 } from "./conninfo_text.ts";
 import { environmentVariables, knownKeywords } from "./conninfo_keywords.ts";
+import { statOptional } from "./optional_file.ts";
 import { findPassword } from "./password_file.ts";
 import { readService } from "./service_file.ts";
 
@@ -244,7 +244,7 @@ function hostsOf(words: ConninfoWords): HostPlace[] {
 /** The default directories that have the socket; all of them when none has. */
 function presentSockets(port: number): readonly string[] {
   const present = defaultSocketDirectories.filter((directory) =>
-    statSync(join(directory, `.s.PGSQL.${port}`), { throwIfNoEntry: false }) !== undefined
+    statOptional(join(directory, `.s.PGSQL.${port}`)) !== undefined
   );
   return present.length > 0 ? present : defaultSocketDirectories;
 }
@@ -279,7 +279,7 @@ function tlsOf(words: ConninfoWords, home: string): TlsParameters {
     const path = words.get(keyword) || undefined;
     if (path !== undefined) return path;
     const usual = join(home, ".postgresql", name);
-    return statSync(usual, { throwIfNoEntry: false }) === undefined ? undefined : usual;
+    return statOptional(usual) === undefined ? undefined : usual;
   };
   const rootCertificate = file("sslrootcert", "root.crt");
   const system = rootCertificate === "system";

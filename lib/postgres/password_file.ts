@@ -1,5 +1,6 @@
 /** libpq's password file: lines of `hostname:port:database:username:password`. */
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync } from "node:fs";
+import { statOptional } from "./optional_file.ts";
 
 export interface PasswordQuery {
   readonly path: string;
@@ -17,7 +18,7 @@ export interface PasswordQuery {
  */
 export function findPassword(query: PasswordQuery): string | undefined {
   const { path, warn } = query;
-  const file = statSync(path, { throwIfNoEntry: false });
+  const file = statOptional(path);
   if (file === undefined) return undefined;
   if (!file.isFile()) {
     warn(`Password file ${path} is not used: it is not a plain file`);

@@ -69,7 +69,8 @@ function readOptional(path: string, mustExist: boolean): string | undefined {
   try {
     return readFileSync(path, "utf8");
   } catch (error) {
-    if (!mustExist && (error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    const code = (error as NodeJS.ErrnoException).code ?? "";
+    if (!mustExist && ["ENOENT", "ENOTDIR", "EACCES"].includes(code)) return undefined;
     throw new ConninfoError(
       `Cannot read the service file ${path}: ${error instanceof Error ? error.message : error}`,
     );

@@ -72,7 +72,9 @@ export async function readAzureConfig(url: string, options: StoreOptions): Promi
     throw new StoreError(
       "invalid",
       options.azureCredential === undefined
-        ? `Cannot use ${withoutSecrets(url)} as an Azure store: its host is taken for an emulator, ` +
+        ? `Cannot use ${
+          withoutSecrets(url)
+        } as an Azure store: its host is taken for an emulator, ` +
           "which needs AZURE_STORAGE_CONNECTION_STRING"
         : `Cannot use --azure-credential with ${withoutSecrets(url)}: its host is taken for an ` +
           "emulator, which takes nothing but AZURE_STORAGE_CONNECTION_STRING",

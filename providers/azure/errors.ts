@@ -30,7 +30,9 @@ export function toStoreError(error: unknown, context: ErrorContext): StoreError 
     cause: withoutRequest(error, facts),
     code: facts.code,
     retryable: verdict.retryable,
-    retryAfter: verdict.kind === "unavailable" ? retryAfter(facts.headers("retry-after")) : undefined,
+    retryAfter: verdict.kind === "unavailable"
+      ? retryAfter(facts.headers("retry-after"))
+      : undefined,
   });
 }
 
@@ -130,11 +132,15 @@ function judgeCode(facts: Facts, context: ErrorContext): Verdict | undefined {
       return { kind: "exists", reason: "the container is there already" };
     case "ContainerBeingDeleted":
     case "BlobBeingRehydrated":
-      return { kind: "unavailable", reason: `${lower(message)} (${code}); wait until that is done` };
+      return {
+        kind: "unavailable",
+        reason: `${lower(message)} (${code}); wait until that is done`,
+      };
     case "BlobArchived":
       return {
         kind: "invalid",
-        reason: "the object is in the archive tier; move it to the hot or cool tier first (BlobArchived)",
+        reason:
+          "the object is in the archive tier; move it to the hot or cool tier first (BlobArchived)",
       };
     case "AuthenticationFailed":
     case "InvalidAuthenticationInfo":
@@ -198,7 +204,8 @@ function judgeCode(facts: Facts, context: ErrorContext): Verdict | undefined {
     case "EncryptionScopeDisabled":
       return {
         kind: "invalid",
-        reason: `the account has no such encryption scope in use (${code}); look at --encryption-scope`,
+        reason:
+          `the account has no such encryption scope in use (${code}); look at --encryption-scope`,
       };
   }
   // The SDK names some failures itself, before anything was sent.
@@ -292,7 +299,9 @@ function permission({ credential, credentialSource: source, tagged }: ErrorConte
       return `access denied; look at what the account key (from ${source}) may do`;
     case "token":
       return `access denied: the identity (from ${source}) needs a role such as Storage Blob Data ` +
-        `Contributor on this container${tagged === true ? `${tags} (Storage Blob Data Owner)` : ""}`;
+        `Contributor on this container${
+          tagged === true ? `${tags} (Storage Blob Data Owner)` : ""
+        }`;
   }
 }
 

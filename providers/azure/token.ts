@@ -19,7 +19,7 @@ interface AccessToken {
   readonly token: string;
   /** Milliseconds of the epoch. */
   readonly expiresOnTimestamp: number;
-  readonly refreshAfterTimestamp?: number | undefined;
+  readonly refreshAfterTimestamp?: number;
 }
 
 /** No token could be had. */
@@ -164,7 +164,10 @@ function reasonOf(error: unknown): string {
     : [error];
   const texts = parts.map((part) => {
     const text = part instanceof Error ? part.message : String(part);
-    return text.replace(/\s*(To troubleshoot|See the troubleshooting|Trace ID|Correlation ID).*$/is, "")
+    return text.replace(
+      /\s*(To troubleshoot|See the troubleshooting|Trace ID|Correlation ID).*$/is,
+      "",
+    )
       .replace(/\s+/g, " ").trim().replace(/\.$/, "");
   });
   // A chain tells of all its links; those that merely are not set up say the least.

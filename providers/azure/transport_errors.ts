@@ -58,7 +58,9 @@ export function judgeTransport(
   if (/certificate|unable to verify/i.test(message)) {
     return final(`its certificate is not accepted (${message}); ${advice.tls}`);
   }
-  if (/connection lost|stream closed|aborted|socket hang up|terminated|Data corruption/i.test(message)) {
+  if (
+    /connection lost|stream closed|aborted|socket hang up|terminated|Data corruption/i.test(message)
+  ) {
     return again("the connection was cut before the whole answer was there");
   }
   return undefined;

@@ -43,7 +43,10 @@ export function parseAzureUrl(url: string): AzureUrl {
     /^(https?):\/\/([^/?#]+)([^?#]*)(\?[^#]*)?/i.exec(url) ?? [];
   const origin = `${scheme.toLowerCase()}://${authority}`;
   if (authority === undefined || !URL.canParse(origin)) {
-    throw new StoreError("invalid", `Cannot use ${withoutSecrets(url)} as an Azure store: ${FORMS}`);
+    throw new StoreError(
+      "invalid",
+      `Cannot use ${withoutSecrets(url)} as an Azure store: ${FORMS}`,
+    );
   }
   if (authority.includes("@")) {
     throw new StoreError(
@@ -55,7 +58,9 @@ export function parseAzureUrl(url: string): AzureUrl {
   if (/[?&](sig|sv)=/i.test(query)) {
     throw new StoreError(
       "invalid",
-      `Cannot use ${withoutSecrets(url)} as an Azure store: its query is a SAS token, which every ` +
+      `Cannot use ${
+        withoutSecrets(url)
+      } as an Azure store: its query is a SAS token, which every ` +
         "user of this machine could see; give it in AZURE_STORAGE_SAS_TOKEN",
     );
   }
