@@ -38,6 +38,7 @@ export function withBandwidthLimit(
     throw new RangeError(`Bandwidth must be above 0 bytes a second, not ${bytesPerSecond}`);
   }
   const turn = turnstile(bytesPerSecond, clock);
+  const { objectLock } = store;
   return {
     provider: store.provider,
     description: store.description,
@@ -56,6 +57,9 @@ export function withBandwidthLimit(
       return limitedUpload(await store.startMultipart(key, options), turn);
     },
     deleteMany: (keys, options) => store.deleteMany(keys, options),
+    ...(objectLock === undefined
+      ? {}
+      : { objectLock: (key, options) => objectLock.call(store, key, options) }),
     close: () => store.close(),
   };
 }

@@ -45,6 +45,7 @@ export function withCounting(
       return upload.abort(options);
     },
   });
+  const { objectLock } = store;
   const countedReader = ({ object, body }: ObjectReader): ObjectReader => ({
     object,
     body: passing(body, (bytes) => bytesReceived += bytes),
@@ -89,6 +90,12 @@ export function withCounting(
         count("deleteMany");
         return store.deleteMany(keys, options);
       },
+      ...(objectLock === undefined ? {} : {
+        objectLock(key, options) {
+          count("objectLock");
+          return objectLock.call(store, key, options);
+        },
+      }),
       close: () => store.close(),
     },
   };

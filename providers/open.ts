@@ -45,6 +45,10 @@ export interface OpenedStore {
 
 export type { ObjectStore, Tags };
 
+/** Blob storage of Azure's clouds. Other hosts (emulators, custom domains) need `--cloud-provider`. */
+const AZURE_HOST =
+  /^https?:\/\/[^/?#]+\.blob\.(core\.(windows\.net|chinacloudapi\.cn|usgovcloudapi\.net|cloudapi\.de)|storage\.azure\.net)(?::\d+)?(?:[/?#]|$)/i;
+
 /**
  * Which provider a URL belongs to: `--cloud-provider` when given, else by the URL's form.
  * A URL that tells nothing is taken for S3's, which then refuses it (Barman's default provider).
@@ -54,7 +58,7 @@ export function providerOfUrl(url: string): ProviderName {
   if (/^gs:\/\//i.test(url) || /^https:\/\/console\.cloud\.google\.com\/storage\//i.test(url)) {
     return "google-cloud-storage";
   }
-  if (/^https?:\/\/[^/]*\.blob\.(core\.|storage\.)[^/]+\//i.test(url)) return "azure-blob-storage";
+  if (AZURE_HOST.test(url)) return "azure-blob-storage";
   return "aws-s3";
 }
 
@@ -68,6 +72,10 @@ export async function openStore(url: string, options: StoreOptions): Promise<Ope
     case "aws-s3": {
       const { openS3Store } = await import("./s3/store.ts");
       return await openS3Store(url, options);
+    }
+    case "azure-blob-storage": {
+      const { openAzureStore } = await import("./azure/store.ts");
+      return await openAzureStore(url, options);
     }
     case "local": {
       const { openFileStore } = await import("./file/store.ts");

@@ -69,6 +69,7 @@ export function withRetry(
 ): ObjectStore {
   const retry: Retry = { policy: { ...DEFAULT_POLICY, ...policy }, onNotice };
   const where = store.description;
+  const { objectLock } = store;
   return {
     provider: store.provider,
     description: where,
@@ -94,6 +95,15 @@ export function withRetry(
       return retriedUpload(store, retry, upload, options?.createOnly ?? false);
     },
     deleteMany: (keys, options) => retriedDelete(store, retry, keys, options),
+    ...(objectLock === undefined ? {} : {
+      objectLock: (key, options) =>
+        repeat(
+          retry,
+          `look for a lock on ${key}`,
+          options,
+          () => objectLock.call(store, key, options),
+        ),
+    }),
     close: () => store.close(),
   };
 }

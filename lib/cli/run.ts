@@ -20,6 +20,16 @@ const PROGRAM = "barman-cloud";
 
 /** Run the command that the name or the first word chooses. Never throws. */
 export async function run(invocation: Invocation): Promise<ExitCode> {
+  try {
+    return await runChosen(invocation);
+  } catch (error) {
+    // Left to the runtime the code would be 1, which for wal-restore means "not in the archive".
+    writeAll(2, `${PROGRAM}: error: ${error instanceof Error ? error.message : error}\n`);
+    return EXIT.generalError;
+  }
+}
+
+async function runChosen(invocation: Invocation): Promise<ExitCode> {
   const { entry, program, words } = choose(invocation);
   if (entry === undefined) return withoutCommand(words);
   // Callers ask for the version often; answered here, before the parser is loaded, it takes half the time.
@@ -115,6 +125,7 @@ export async function runCommand(
   });
   const controller = new AbortController();
   const uninstall = installSignalHandlers(controller, log);
+  const uncaught = installErrorHandlers(controller, log);
   const context: CommandContext = {
     program,
     env,
@@ -128,11 +139,14 @@ export async function runCommand(
     now: () => new Date(),
   };
   try {
-    return await command.run(parsed.values, context);
+    const code = await command.run(parsed.values, context);
+    return uncaught.happened() ? EXIT.generalError : code;
   } catch (error) {
-    return report(error, log);
+    const code = report(error, log);
+    return uncaught.happened() ? EXIT.generalError : code;
   } finally {
     uninstall();
+    uncaught.uninstall();
   }
 }
 
@@ -165,6 +179,38 @@ function installSignalHandlers(controller: AbortController, log: Logger): () => 
   return () => handlers.forEach((uninstall) => uninstall());
 }
 
+/** How long a command may take to stop in order after an error that nobody caught, in milliseconds. */
+const STOP_MS = 30_000;
+
+/**
+ * An error that nobody caught is a mistake of ours, and must not look like an answer: the runtime would exit with 1.
+ * The command is stopped as by a signal, so that a backup still says that it failed; the exit code is 4.
+ */
+function installErrorHandlers(
+  controller: AbortController,
+  log: Logger,
+): { happened(): boolean; uninstall(): void } {
+  let deadline: ReturnType<typeof setTimeout> | undefined;
+  const handler = (error: unknown) => {
+    log.critical(
+      `Internal error, please report it: ${error instanceof Error ? error.message : error}`,
+    );
+    if (error instanceof Error && error.stack !== undefined) log.debug(error.stack);
+    if (deadline !== undefined) return;
+    deadline = setTimeout(() => process.exit(EXIT.generalError), STOP_MS);
+    controller.abort(new CommandError(EXIT.generalError, "Stopped by an internal error"));
+  };
+  const events = ["uncaughtException", "unhandledRejection"] as const;
+  for (const event of events) process.on(event, handler);
+  return {
+    happened: () => deadline !== undefined,
+    uninstall() {
+      clearTimeout(deadline);
+      for (const event of events) process.off(event, handler);
+    },
+  };
+}
+
 function counter(value: unknown): number {
   return typeof value === "number" ? value : 0;
 }
@@ -180,19 +226,33 @@ function helpWidth(
   return (wanted ? process.stdout.columns : undefined) ?? 80;
 }
 
-/** Write all of a text before going on, whatever kind of file stands behind the descriptor. */
+/** How long log lines wait for a reader who does not read, in milliseconds. */
+const STDERR_WAIT_MS = 10_000;
+const POLL_MS = 5;
+
+/**
+ * Write all of a text before going on, whatever kind of file stands behind the descriptor. What can't be logged is
+ * lost: a full disk under the log must not keep archive_command from freeing space.
+ * @throws {Error} output (descriptor 1) that can't be written
+ */
 export function writeAll(descriptor: 1 | 2, text: string): void {
   let rest: Uint8Array = new TextEncoder().encode(text);
+  let waited = 0;
   while (rest.length > 0) {
     try {
       rest = rest.subarray(writeSync(descriptor, rest));
     } catch (error) {
       const code = error instanceof Error && "code" in error ? error.code : undefined;
       // A pipe that another process made non-blocking is full: wait a little for the reader.
-      if (code === "EAGAIN") Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
+      if (code === "EAGAIN" && (descriptor === 1 || waited < STDERR_WAIT_MS)) {
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, POLL_MS);
+        waited += POLL_MS;
+        continue;
+      }
       // Nobody reads any more (`… | head`), or the descriptor was closed: nothing to tell anyone.
-      else if (code === "EPIPE" || code === "EBADF") return;
-      else throw error;
+      if (descriptor === 2 || code === "EPIPE" || code === "EBADF") return;
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new Error(`Cannot write the output: ${reason}`, { cause: error });
     }
   }
 }

@@ -29,7 +29,7 @@ export interface CompressOptions {
   level?: number | undefined;
   /** Bytes that the source will give, if known. A source that gives another number is an error. */
   contentSize?: number | undefined;
-  /** Blocks compressed at the same time where the codec can (gzip, zstd); default: gzip all cores. */
+  /** Blocks compressed at the same time where the codec can (gzip); default: one for each core. */
   concurrency?: number | undefined;
   /** The time written into gzip's header; default: now. */
   modifiedAt?: Date | undefined;

@@ -210,6 +210,14 @@ function judgeCode(facts: Facts, context: ErrorContext): Verdict | undefined {
   }
   // The SDK names some failures itself, before anything was sent.
   if (status === undefined) return { kind: "other", reason: message || code || "unknown error" };
+  if (context.tagged === true && status === 400 && /tag/i.test(code)) {
+    return {
+      kind: "invalid",
+      reason:
+        `it refuses the tags (${code}: ${lower(message)}); Azure takes at most 10, of letters, ` +
+        "digits, blanks and + - . / : = _",
+    };
+  }
   if (/EncryptionScope/i.test(code + detail)) {
     return { kind: "invalid", reason: `${lower(message)} (${code}); look at --encryption-scope` };
   }

@@ -7,7 +7,7 @@ import {
   type RequestPolicyFactory,
   StorageSharedKeyCredential,
 } from "@azure/storage-blob";
-import type { Cancellable } from "../object_store.ts";
+import { type Cancellable, StoreError } from "../object_store.ts";
 import type { StoreOptions } from "../open.ts";
 import { createHttpHandler } from "../s3/http_handler.ts";
 import { proxyChoice } from "../s3/proxy.ts";
@@ -35,6 +35,7 @@ export interface AzureSession {
   readonly description: string;
   /** A SAS token works on one container or less, a key on the whole account. */
   readonly credentialKind: AzureCredential["kind"];
+  /** @throws {StoreError} kind `invalid` for a key that Azure would change. */
   blob(key: string): BlockBlobClient;
   /**
    * Send a request.
@@ -80,7 +81,16 @@ export function openSession(config: AzureConfig, options: StoreOptions): AzureSe
     container,
     description,
     credentialKind: credential.kind,
-    blob: (key) => container.getBlockBlobClient(key),
+    blob(key) {
+      if (key.includes("\\")) {
+        throw new StoreError(
+          "invalid",
+          `Cannot use the key ${key} in ${description}: Azure would turn the backslash into a slash`,
+          { key },
+        );
+      }
+      return container.getBlockBlobClient(key);
+    },
     storeError,
     bodyError: (signal) => httpClient.bodyError(signal),
     async call(context, send) {

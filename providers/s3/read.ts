@@ -1,8 +1,14 @@
-import { GetObjectCommand, HeadBucketCommand, HeadObjectCommand } from "@aws-sdk/client-s3";
+import {
+  GetObjectCommand,
+  HeadBucketCommand,
+  HeadObjectCommand,
+  type HeadObjectCommandOutput,
+} from "@aws-sdk/client-s3";
 import {
   type Cancellable,
   type GetOptions,
   isStoreError,
+  type ObjectLock,
   type ObjectReader,
   type StoredObject,
   StoreError,
@@ -32,14 +38,49 @@ export async function headObject(
   key: string,
   options: Cancellable = {},
 ): Promise<StoredObject> {
-  const context = { action: `look for ${key}`, key, signal: options.signal };
+  const answer = await headOf(session, `look for ${key}`, key, options);
+  return storedObject(key, answer.ContentLength ?? 0, answer);
+}
+
+/**
+ * The lock on the current version of an object, in one request: retention of either mode, and legal hold. S3 tells
+ * them only to whom may read them (s3:GetObjectRetention, s3:GetObjectLegalHold); to others an object looks unlocked.
+ * @throws {StoreError} kind `not-found`, and the others
+ */
+export async function objectLock(
+  session: S3Session,
+  key: string,
+  options: Cancellable = {},
+): Promise<ObjectLock> {
+  const action = `look for a lock on ${key}`;
+  const {
+    ObjectLockRetainUntilDate: until,
+    ObjectLockLegalHoldStatus: hold,
+    ObjectLockMode: mode,
+  } = await headOf(session, action, key, options);
+  if (until === undefined ? mode !== undefined : Number.isNaN(until.getTime())) {
+    throw new StoreError(
+      "other",
+      `Cannot ${action} in ${session.description}: the store says that it is locked, but not until when`,
+      { key },
+    );
+  }
+  return { retainUntil: until ?? null, legalHold: hold === "ON" };
+}
+
+async function headOf(
+  session: S3Session,
+  action: string,
+  key: string,
+  options: Cancellable,
+): Promise<HeadObjectCommandOutput> {
+  const context = { action, key, signal: options.signal };
   try {
-    const answer = await session.call(
+    return await session.call(
       context,
       (client, send) =>
         client.send(new HeadObjectCommand({ Bucket: session.bucket, Key: key }), send),
     );
-    return storedObject(key, answer.ContentLength ?? 0, answer);
   } catch (error) {
     if (!isStoreError(error, "not-found") || error.code === "NoSuchKey") throw error;
     // The answer to HEAD has no body, so no word on what is missing.

@@ -14,7 +14,7 @@ import { withRetry } from "../retry.ts";
 import { readS3Config } from "./config.ts";
 import { deleteObjects } from "./delete.ts";
 import { listObjects } from "./list.ts";
-import { bucketExists, getObject, headObject } from "./read.ts";
+import { bucketExists, getObject, headObject, objectLock } from "./read.ts";
 import { openSession, type S3Session } from "./session.ts";
 import { parseS3Url } from "./url.ts";
 import { createWriter, type Learnt, MAX_PARTS } from "./write.ts";
@@ -68,6 +68,7 @@ function s3Store(session: S3Session, options: StoreOptions): ObjectStore {
     startMultipart: writer.startMultipart,
     deleteMany: (keys, callOptions) =>
       deleteObjects(session, keys, LIMITS.maxDeleteBatch, callOptions),
+    objectLock: (key, callOptions) => objectLock(session, key, callOptions),
     close() {
       session.close();
       return Promise.resolve();

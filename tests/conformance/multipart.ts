@@ -110,7 +110,17 @@ export const multipartTests: readonly ConformanceTest[] = [
     const partTwo = await two.uploadPart(1, pattern(90_000, 2));
     await one.complete([partOne]);
     assert.deepEqual(await contentOf(store, key), pattern(100_000, 1));
-    await two.complete([partTwo]);
+    try {
+      await two.complete([partTwo]);
+    } catch (error) {
+      // On Azure the parts of all uploads lie under one key, and the first that is finished drops the rest.
+      assert.ok(
+        store.provider === "azure-blob-storage" && isStoreError(error, "not-found"),
+        `${error}`,
+      );
+      assert.deepEqual(await contentOf(store, key), pattern(100_000, 1));
+      return;
+    }
     assert.deepEqual(await contentOf(store, key), pattern(90_000, 2));
   }],
 

@@ -94,6 +94,12 @@ export const AWKWARD_KEYS: readonly string[] = [
   "dir0d",
 ].sort(compareKeys);
 
+/** Azure takes a backslash for a slash, which its provider refuses; the others take all. */
+export function awkwardKeysFor(store: ObjectStore): readonly string[] {
+  if (store.provider !== "azure-blob-storage") return AWKWARD_KEYS;
+  return AWKWARD_KEYS.filter((key) => !key.includes("\\"));
+}
+
 export function bytes(text: string): Uint8Array {
   return new TextEncoder().encode(text);
 }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { isStoreError } from "../../providers/object_store.ts";
 import { rejectsWhenAborted, rejectsWith } from "./checks.ts";
 import {
-  AWKWARD_KEYS,
+  awkwardKeysFor,
   bytes,
   type ConformanceTest,
   contentOf,
@@ -97,7 +97,7 @@ export const writingTests: readonly ConformanceTest[] = [
   }],
 
   ["keys are taken as they are", async ({ store, prefix }) => {
-    await forEach(AWKWARD_KEYS, 8, async (name) => {
+    await forEach(awkwardKeysFor(store), 8, async (name) => {
       const key = prefix + name;
       await store.put(key, bytes(name));
       assert.deepEqual(await contentOf(store, key), bytes(name), key);
@@ -160,7 +160,10 @@ export const writingTests: readonly ConformanceTest[] = [
   }],
 
   ["tags are accepted, also none and an empty list", async ({ store, prefix }) => {
-    const tagged = store.capabilities.tags
+    // Azure takes only these characters; what else S3 takes is for its own tests.
+    const tagged = store.provider === "azure-blob-storage"
+      ? [["a", "b c"], ["k+2", "v=/:.-_"]] as const
+      : store.capabilities.tags
       ? [["a", "b c"], ["k+2", "v&=ü"]] as const
       : [["a", "b"]] as const;
     await store.put(`${prefix}tagged`, bytes("x"), { tags: tagged });

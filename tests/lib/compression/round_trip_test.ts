@@ -70,6 +70,12 @@ for (const name of COMPRESSION_NAMES) {
     assert.ok(same(await decompress(name, packed), data));
   });
 
+  Deno.test(`${name}: nothing is lost when concurrency is asked for`, async () => {
+    const data = join(walLike(2_000_000), randomBytes(3_000_000), walLike(1_000_000));
+    const packed = await compress(name, data, { concurrency: 4 });
+    assert.ok(same(await decompress(name, packed), data));
+  });
+
   Deno.test(`${name}: any data, in any chunks`, async () => {
     const piece = fc.oneof(
       fc.uint8Array({ maxLength: 300 }),

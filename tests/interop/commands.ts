@@ -1,0 +1,95 @@
+/** The nine commands of ours and of Barman's, run the same way, with nothing of Barman's opened. */
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { executablePath, type RunOptions, type RunResult, runProgram } from "../e2e/executable.ts";
+import { skipUnless } from "../skips.ts";
+
+export const COMMANDS = [
+  "backup",
+  "backup-delete",
+  "backup-keep",
+  "backup-list",
+  "backup-show",
+  "check-wal-archive",
+  "restore",
+  "wal-archive",
+  "wal-restore",
+] as const;
+export type CommandName = (typeof COMMANDS)[number];
+
+export interface Tool {
+  readonly name: "ours" | "barman" | "old barman";
+  /** `[3, 20]` */
+  readonly version: readonly [number, number];
+  run(
+    command: CommandName,
+    words: readonly string[],
+    options?: RunOptions,
+  ): Promise<RunResult>;
+}
+
+/** Barman's start-up alone takes a second, more on a busy machine. */
+const timeout = 120_000;
+
+export const OURS: Tool = {
+  name: "ours",
+  version: [99, 0],
+  async run(command, words, options = {}) {
+    // By its name, so that usage messages begin alike.
+    return await runProgram(await executablePath(), words, {
+      timeout,
+      ...options,
+      argv0: `barman-cloud-${command}`,
+    });
+  },
+};
+
+/** The newest Barman that could be had; null without one. */
+export const NEWEST: Tool | null = barman("barman", Deno.env.get("BARMAN_NEWEST"));
+/** Debian's Barman 3.4; null without it. */
+export const PACKAGED: Tool | null = barman("old barman", Deno.env.get("BARMAN_PACKAGED"));
+
+/** What `Deno.test({ ignore })` takes; tells how to get the Barman that is missing. */
+export function skipWithout(tool: Tool | null, which: "newest" | "packaged"): boolean {
+  return which === "newest"
+    ? skipUnless(
+      tool !== null,
+      "Comparison with the newest Barman",
+      "deno task test where Python packages can be had (or set BARMAN_NEWEST to the directory of its commands)",
+    )
+    : skipUnless(
+      tool !== null,
+      "Comparison with Debian's Barman 3.4",
+      "apt-get install -y --no-install-recommends barman-cli-cloud (and run deno task test, or set BARMAN_PACKAGED)",
+    );
+}
+
+export function isAtLeast(tool: Tool | null, major: number, minor: number): boolean {
+  if (tool === null) return false;
+  const [itsMajor, itsMinor] = tool.version;
+  return itsMajor > major || (itsMajor === major && itsMinor >= minor);
+}
+
+function barman(name: "barman" | "old barman", directory: string | undefined): Tool | null {
+  if (directory === undefined || directory === "") return null;
+  const program = (command: CommandName) => join(directory, `barman-cloud-${command}`);
+  if (!existsSync(program("backup"))) return null;
+  const told = spawnSync(program("backup"), ["--version"], { encoding: "utf8" });
+  const [, major, minor] = /(\d+)\.(\d+)/.exec(told.stdout) ?? [];
+  if (told.status !== 0 || major === undefined || minor === undefined) {
+    throw new Error(`${program("backup")} does not tell its version: ${told.stderr}`);
+  }
+  return {
+    name,
+    version: [Number(major), Number(minor)],
+    run(command, words, options = {}) {
+      return runProgram(program(command), words, {
+        timeout,
+        ...options,
+        // Nothing of the tests may stay beside the programs.
+        env: { PYTHONDONTWRITEBYTECODE: "1", PATH: "/usr/bin:/bin", ...options.env },
+      });
+    },
+  };
+}
