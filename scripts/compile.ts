@@ -7,7 +7,7 @@
  *   deno task compile --target all
  */
 import { existsSync, readFileSync } from "node:fs";
-import { mkdir, rename, rm, stat } from "node:fs/promises";
+import { mkdir, mkdtemp, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -38,11 +38,10 @@ const nodePrefix: Plugin = {
   },
 };
 
-/** CommonJS packages inside an ES module expect these three. */
+/** CommonJS packages inside an ES module expect this one. */
 const BANNER = [
   `import { createRequire as __createRequire } from "node:module";`,
   `const require = __createRequire(import.meta.url);`,
-  `const __filename = import.meta.filename, __dirname = import.meta.dirname;`,
 ].join("\n");
 
 /** Bundle into a directory of ES modules; the entry is `main.js`. */
@@ -62,6 +61,8 @@ export async function bundle(directory: string): Promise<Metafile> {
     minifyWhitespace: true,
     legalComments: "none",
     banner: { js: BANNER },
+    // Replaced where a module means the CommonJS variables, not where it declares such names itself.
+    define: { __filename: "import.meta.filename", __dirname: "import.meta.dirname" },
     plugins: [nodePrefix],
     logLevel: "warning",
     metafile: true,
@@ -71,13 +72,25 @@ export async function bundle(directory: string): Promise<Metafile> {
 
 /** Compile for one target. @returns the path of the executable */
 export async function compile(target: BunTarget, output: string): Promise<string> {
-  // Bun's paths end up in the executable: the same directory name for each build keeps builds identical.
-  const directory = join(ROOT, "dist", ".build");
+  await mkdir(join(output, ".."), { recursive: true });
+  // A directory of its own beside the output, so that builds at the same time do not meet. Its name does not get
+  // into the executable: Bun is run inside it and sees relative paths only.
+  const directory = await mkdtemp(`${output}.build-`);
+  try {
+    return await compileIn(directory, target, output);
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+async function compileIn(
+  directory: string,
+  target: BunTarget,
+  output: string,
+): Promise<string> {
   await bundle(directory);
   const bun = await ensureBun();
   const runtime = await ensureBun(target);
-  const temporary = `${output}.new`;
-  await mkdir(join(output, ".."), { recursive: true });
   const { code, stdout, stderr } = await new Deno.Command(bun, {
     args: [
       "build",
@@ -104,9 +117,7 @@ export async function compile(target: BunTarget, output: string): Promise<string
     const text = new TextDecoder().decode(stderr) + new TextDecoder().decode(stdout);
     throw new Error(`Cannot compile for ${target}: bun build ended with ${code}\n${text}`);
   }
-  await rename(join(directory, "barman-cloud"), temporary);
-  await rename(temporary, output);
-  await rm(directory, { recursive: true, force: true });
+  await rename(join(directory, "barman-cloud"), output);
   return output;
 }
 

@@ -7,7 +7,7 @@
  *
  * - no blocks but ours lie under the key, so no other upload is harmed;
  * - no object is there; the empty one is made on that condition (`If-None-Match: *`);
- * - we may delete: tried beforehand on the object that is not there;
+ * - we may delete: tried beforehand on a key that nobody has;
  * - the container has no retention policy that would keep the empty object;
  * - only the very object that was made is deleted (`If-Match`).
  *
@@ -15,6 +15,7 @@
  */
 import { isStoreError } from "../object_store.ts";
 import { type BlockIds, uncommittedIds } from "./block_ids.ts";
+import { headBlob } from "./read.ts";
 import type { AzureSession, RequestContext } from "./session.ts";
 
 /**
@@ -41,28 +42,37 @@ export async function discardBlocks(
   }
 }
 
-/** Any condition that no object meets: it was not changed since before Azure was. */
-const NEVER = { ifUnmodifiedSince: new Date("2000-01-01T00:00:00Z") };
-
 async function reasonToKeep(
   session: AzureSession,
   key: string,
   context: RequestContext,
 ): Promise<string | undefined> {
+  if (await isThere(session, key, context)) return "an object with this key is there";
+  // What is allowed shows on an object that can't be there.
+  const nobody = session.blob(`${key}.${crypto.randomUUID()}`);
   try {
-    await session.call(
-      context,
-      (send) => session.blob(key).delete({ conditions: NEVER, ...send }),
-    );
-    return "whether they can be removed safely could not be found out";
+    await session.call(context, (send) => nobody.delete(send));
   } catch (error) {
-    if (isStoreError(error, "changed")) return "an object with this key is there";
     if (!isStoreError(error, "not-found")) throw error;
   }
   const properties = await session.call(context, (send) => session.container.getProperties(send));
   const keeps = properties.hasImmutabilityPolicy === true || properties.hasLegalHold === true ||
     properties.isImmutableStorageWithVersioningEnabled === true;
   return keeps ? "the container has a retention policy" : undefined;
+}
+
+async function isThere(
+  session: AzureSession,
+  key: string,
+  context: RequestContext,
+): Promise<boolean> {
+  try {
+    await headBlob(session, key, context);
+    return true;
+  } catch (error) {
+    if (isStoreError(error, "not-found")) return false;
+    throw error;
+  }
 }
 
 async function replaceAndDelete(

@@ -148,7 +148,7 @@ function judgeCode(facts: Facts, context: ErrorContext): Verdict | undefined {
     case "AuthorizationFailure":
       return denied(
         `access denied (${code}): the account's firewall does not let this address in, or what ` +
-          `comes from ${source} may not do this`,
+          `comes from ${source} is wrong or not enough`,
       );
     case "AuthorizationPermissionMismatch":
     case "AuthorizationResourceTypeMismatch":

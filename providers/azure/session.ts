@@ -53,7 +53,12 @@ export interface SendOptions {
   readonly abortSignal?: AbortSignal;
 }
 
-export function openSession(config: AzureConfig, options: StoreOptions): AzureSession {
+/** @param tokenTimeout milliseconds that getting a token may take; half a minute when absent */
+export function openSession(
+  config: AzureConfig,
+  options: StoreOptions,
+  tokenTimeout?: number,
+): AzureSession {
   const handler = createHttpHandler({
     connectTimeout: Math.min(CONNECT_TIMEOUT_MS, (options.readTimeout ?? READ_TIMEOUT_S) * 1000),
     readTimeout: (options.readTimeout ?? READ_TIMEOUT_S) * 1000,
@@ -61,7 +66,7 @@ export function openSession(config: AzureConfig, options: StoreOptions): AzureSe
     proxyFor: proxyChoice(options.env),
   });
   const httpClient = createHttpClient(handler);
-  const pipeline = newPipeline(sdkCredential(config.credential, options), {
+  const pipeline = newPipeline(sdkCredential(config.credential, options, tokenTimeout), {
     httpClient,
     // Retrying is done by one wrapper for all stores.
     retryOptions: { maxTries: 1 },
@@ -82,10 +87,15 @@ export function openSession(config: AzureConfig, options: StoreOptions): AzureSe
     description,
     credentialKind: credential.kind,
     blob(key) {
-      if (key.includes("\\")) {
+      const change = /\\/.test(key)
+        ? "turn the backslash into a slash"
+        : /(^|\/)\.{1,2}(\/|$)/.test(key)
+        ? "resolve the dots"
+        : undefined;
+      if (change !== undefined) {
         throw new StoreError(
           "invalid",
-          `Cannot use the key ${key} in ${description}: Azure would turn the backslash into a slash`,
+          `Cannot use the key ${key} in ${description}: Azure would ${change} in its URL`,
           { key },
         );
       }
@@ -107,14 +117,18 @@ export function openSession(config: AzureConfig, options: StoreOptions): AzureSe
   };
 }
 
-function sdkCredential(credential: AzureCredential, { env }: StoreOptions) {
+function sdkCredential(
+  credential: AzureCredential,
+  { env }: StoreOptions,
+  timeout: number | undefined,
+) {
   switch (credential.kind) {
     case "key":
       return new StorageSharedKeyCredential(credential.account, credential.key);
     case "sas":
       return new AnonymousCredential();
     case "token":
-      return tokenCredential({ ...credential, env });
+      return tokenCredential({ ...credential, env, timeout });
   }
 }
 

@@ -78,29 +78,28 @@ async function putInBlocks(
     Math.max(sizes.block, Math.ceil(body.length / MAX_PARTS)),
     LIMITS.maxPartSize,
   );
-  // One failing block stops the others.
-  const failure = new AbortController();
-  const signal = options.signal === undefined
-    ? failure.signal
-    : AbortSignal.any([options.signal, failure.signal]);
   const upload = await startBlockUpload(session, settings, key, options);
   const parts: UploadedPart[] = [];
   let next = 0;
+  let failed = false;
+  // After a failure no block is begun, but those under way are let arrive, or they could do so after
+  // the others were removed.
   const worker = async () => {
-    while (next * blockSize < body.length) {
+    while (!failed && next * blockSize < body.length) {
       const index = next++;
       const block = body.subarray(index * blockSize, (index + 1) * blockSize);
-      parts.push(await upload.uploadPart(index + 1, block, { signal }));
+      try {
+        parts.push(await upload.uploadPart(index + 1, block, { signal: options.signal }));
+      } catch (error) {
+        failed = true;
+        throw error;
+      }
     }
   };
   try {
-    const workers = Array.from({ length: sizes.concurrency }, () =>
-      worker().catch((error) => {
-        failure.abort(error);
-        throw error;
-      }));
-    await Promise.allSettled(workers);
-    signal.throwIfAborted();
+    const ended = await Promise.allSettled(Array.from({ length: sizes.concurrency }, worker));
+    const failure = ended.find((end) => end.status === "rejected");
+    if (failure !== undefined) throw failure.reason;
     await upload.complete(parts, { signal: options.signal });
   } catch (error) {
     try {

@@ -32,6 +32,13 @@ export async function* listObjects(
         }),
         sendOptions,
       ));
+    if (!isListing(page)) {
+      throw new StoreError(
+        "unavailable",
+        `Cannot ${action} in ${session.description}: the answer is no listing (empty, or of something else)`,
+      );
+    }
+    requireListing(session, action, page);
     const entries = entriesOf(page);
     for (const entry of entries) {
       const name = nameOf(entry);
@@ -59,6 +66,31 @@ export async function* listObjects(
     }
     seen.add(token);
   }
+}
+
+/** An empty body would pass for a listing of nothing, and a short listing for deleted backups. */
+function isListing(page: ListObjectsV2CommandOutput): boolean {
+  const { IsTruncated, Name, Prefix, KeyCount, MaxKeys, Contents, CommonPrefixes } = page;
+  return [IsTruncated, Name, Prefix, KeyCount, MaxKeys, Contents, CommonPrefixes]
+    .some((element) => element !== undefined);
+}
+
+/**
+ * "Nothing is there" may end a recovery, so it must have been said: the SDK takes an empty body, or the login page of
+ * a proxy, for an empty listing.
+ */
+function requireListing(
+  session: S3Session,
+  action: string,
+  { Name, Prefix, KeyCount, MaxKeys, IsTruncated }: ListObjectsV2CommandOutput,
+): void {
+  const told = [Name, Prefix, KeyCount, MaxKeys, IsTruncated];
+  if (told.some((value) => value !== undefined)) return;
+  throw new StoreError(
+    "other",
+    `Cannot ${action} in ${session.description}: the answer is no listing of an S3 store; look at ` +
+      "--endpoint-url and at proxies",
+  );
 }
 
 function entriesOf(page: ListObjectsV2CommandOutput): ListEntry[] {

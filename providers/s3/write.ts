@@ -76,7 +76,7 @@ export function createWriter(
       const { signal } = putOptions;
       const context = { action: `write ${key}`, key, signal, precondition: "exists" } as const;
       const write = async (condition: { IfNoneMatch?: "*" }) => {
-        await session.call(context, (client, send) =>
+        const { ETag } = await session.call(context, (client, send) =>
           client.send(
             new PutObjectCommand({
               Bucket,
@@ -88,6 +88,7 @@ export function createWriter(
             }),
             send,
           ));
+        if (ETag === undefined) throw noProof(session, context);
       };
       if (putOptions.createOnly === true) await createOnly("createOnlyPut", context, write);
       else await write({});
@@ -164,13 +165,7 @@ async function uploadPart(
     (client, send) =>
       client.send(new UploadPartCommand({ ...target, PartNumber: number, Body: body }), send),
   );
-  if (ETag === undefined) {
-    throw new StoreError(
-      "other",
-      `Cannot ${context.action} in ${session.description}: the store gave no ETag`,
-      { key },
-    );
-  }
+  if (ETag === undefined) throw noProof(session, context);
   return { number, size: body.length, etag: ETag };
 }
 
@@ -191,17 +186,28 @@ async function complete(
   const Parts = [...parts].sort((a, b) => a.number - b.number)
     .map(({ number, etag }) => ({ PartNumber: number, ETag: etag }));
   try {
-    await session.call(context, (client, send) =>
+    const { ETag } = await session.call(context, (client, send) =>
       client.send(
         new CompleteMultipartUploadCommand({ ...target, MultipartUpload: { Parts }, ...condition }),
         send,
       ));
+    if (ETag === undefined) throw noProof(session, context);
   } catch (error) {
     if (!isStoreError(error, "unavailable")) throw error;
     // Ceph says InternalError when the upload is gone, which a repeated `complete` has to know.
     await requireUpload(session, target, context);
     throw error;
   }
+}
+
+/** A proxy or a login page says 200 to anything; only a store that has the bytes names their ETag. */
+function noProof(session: S3Session, { action, key }: RequestContext): StoreError {
+  return new StoreError(
+    "other",
+    `Cannot ${action} in ${session.description}: the answer gave no ETag, so it is not that of an S3 ` +
+      "store that has the data; look at --endpoint-url and at proxies",
+    { key },
+  );
 }
 
 /** @throws {StoreError} kind `not-found` when the upload was completed or aborted. */

@@ -1,6 +1,7 @@
 /** What the executable promises about itself: names, versions, and that its surroundings change nothing. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import {
   chmodSync,
   cpSync,
@@ -8,6 +9,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   readlinkSync,
   rmSync,
   writeFileSync,
@@ -203,6 +205,25 @@ Deno.test({
   },
 });
 
+Deno.test("two builds of the same sources are byte-identical", async () => {
+  await inTemporaryDirectory(async (directory) => {
+    const builds = [];
+    for (const name of ["first", "second"]) {
+      const output = join(directory, name);
+      const result = await runProgram(Deno.execPath(), [
+        "run",
+        "-A",
+        join(import.meta.dirname ?? "", "../../scripts/compile.ts"),
+        "--output",
+        output,
+      ], { env: { ...Deno.env.toObject(), NO_COLOR: "1" }, timeout: 240_000 });
+      assert.equal(result.code, 0, result.stderr);
+      builds.push(createHash("sha256").update(readFileSync(output)).digest("hex"));
+    }
+    assert.equal(builds[0], builds[1]);
+  });
+});
+
 const strace = existsSync("/usr/bin/strace");
 Deno.test({
   name: "at start it opens no file of its surroundings and no socket",
@@ -230,7 +251,8 @@ Deno.test({
         return match?.[1] === undefined ? [] : [match[1]];
       });
       const foreign = opened.filter((path) =>
-        path !== executable && !/^\/(proc|sys|dev|lib|lib64|usr\/lib|etc\/ld\.so)/.test(path)
+        path !== executable && // The runtime's own: the loader, the kernel's tables, the time zone.
+        !/^\/(proc|sys|dev|lib|lib64|usr\/lib|etc\/ld\.so|etc\/localtime)/.test(path)
       );
       assert.deepEqual(foreign, []);
     });

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	machinery "github.com/cloudnative-pg/machinery/pkg/api"
@@ -192,16 +193,19 @@ func restore(ctx context.Context, wanted request, told *answer) error {
 	return nil
 }
 
+// Newer releases of the library have an error of its own for each class; the texts are in all of them.
 func classOf(err error) string {
-	switch {
-	case errors.Is(err, restorer.ErrWALNotFound):
+	if errors.Is(err, restorer.ErrWALNotFound) {
 		return "not-found"
-	case errors.Is(err, restorer.ErrConnectivity):
-		return "connectivity"
-	case errors.Is(err, restorer.ErrInvalidWALName):
-		return "invalid-name"
-	case errors.Is(err, restorer.ErrGeneric):
-		return "generic"
+	}
+	for text, class := range map[string]string{
+		"connectivity failure": "connectivity",
+		"invalid name":         "invalid-name",
+		"generic error":        "generic",
+	} {
+		if strings.Contains(err.Error(), text) {
+			return class
+		}
 	}
 	return "unknown"
 }

@@ -17,13 +17,19 @@ export interface Answer {
   readonly status: number;
   readonly headers?: Record<string, string> | undefined;
   readonly body?: string | undefined;
+  /** Ask the server first, and keep its answer back. */
+  readonly afterServer?: boolean | undefined;
 }
+
+type Interception = (
+  request: SeenRequest,
+) => Answer | undefined | Promise<Answer | undefined>;
 
 export interface HttpProxy {
   readonly origin: string;
   readonly seen: SeenRequest[];
   /** From now on: answer these requests instead of the server. */
-  intercept(answer: (request: SeenRequest) => Answer | undefined): void;
+  intercept(answer: Interception): void;
   stop(): Promise<void>;
 }
 
@@ -31,7 +37,7 @@ export interface HttpProxy {
 export async function startHttpProxy(target: string): Promise<HttpProxy> {
   const { hostname, port } = new URL(target);
   const seen: SeenRequest[] = [];
-  let answerInstead: (request: SeenRequest) => Answer | undefined = () => undefined;
+  let answerInstead: Interception = () => undefined;
 
   const server = http.createServer(async (request, response) => {
     const chunks: Uint8Array[] = [];
@@ -45,12 +51,12 @@ export async function startHttpProxy(target: string): Promise<HttpProxy> {
       body: new Uint8Array(Buffer.concat(chunks)),
     };
     seen.push(one);
-    const answer = answerInstead(one);
-    if (answer !== undefined) {
-      response.writeHead(answer.status, answer.headers);
-      response.end(answer.body);
-      return;
-    }
+    const answer = await answerInstead(one);
+    const answerNow = () => {
+      response.writeHead(answer?.status ?? 500, answer?.headers);
+      response.end(answer?.body);
+    };
+    if (answer !== undefined && answer.afterServer !== true) return answerNow();
     const onward = http.request({
       host: hostname,
       port,
@@ -60,6 +66,11 @@ export async function startHttpProxy(target: string): Promise<HttpProxy> {
       agent: false,
     });
     onward.on("response", (received) => {
+      if (answer !== undefined) {
+        received.resume();
+        received.on("end", answerNow);
+        return;
+      }
       response.writeHead(received.statusCode ?? 502, received.headers);
       received.pipe(response);
     });

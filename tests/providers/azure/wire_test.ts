@@ -78,12 +78,12 @@ onTheWire("a small object is one Put Blob with scope, tags and checksum", {
   encryptionScope: "myscope",
 }, async ({ store, proxy }) => {
   const body = pattern(100_000);
-  await store.put("dir/x", body, { tags: TAGS, createOnly: true });
+  await store.put("dir//x y", body, { tags: TAGS, createOnly: true });
   const [request, ...more] = proxy.seen;
   assert.equal(more.length, 0);
   assert.ok(request !== undefined);
   assert.equal(request.method, "PUT");
-  assert.match(request.url, /\/dir%2Fx$/);
+  assert.match(request.url, /\/dir\/\/x%20y$/);
   const { headers } = request;
   assert.equal(headers["x-ms-blob-type"], "BlockBlob");
   assert.equal(headers["x-ms-encryption-scope"], "myscope");
@@ -258,19 +258,15 @@ onTheWire("abort spares an object that appears at the last moment", {}, async (s
   const other = await open();
   const upload = await store.startMultipart("x");
   await upload.uploadPart(1, pattern(1000));
-  let written: Promise<void> | undefined;
-  proxy.intercept(({ method, query }) => {
-    // Asking for the container is the last thing before the empty object is made.
-    if (method === "GET" && query.get("restype") === "container" && query.get("comp") === null) {
-      written ??= other.put("x", pattern(500));
-    }
-    if (method === "PUT" && query.get("comp") === "blocklist") {
-      return azureError(409, "BlobAlreadyExists");
+  proxy.intercept(async ({ method, query }) => {
+    // The last that is asked before the empty object is made.
+    if (method === "GET" && query.get("restype") === "container") {
+      proxy.intercept(() => undefined);
+      await other.put("x", pattern(500));
     }
     return undefined;
   });
   await upload.abort();
-  await written;
   assert.deepEqual(await contentOf(store, "x"), pattern(500));
   assert.match(notices.join(), /an object with this key is there/);
 });
@@ -401,22 +397,43 @@ onTheWire("Retry-After is heeded, and what fails for good is not repeated", {}, 
 });
 
 onTheWire("a lost answer to the commit is found out", {}, async ({ store, proxy }) => {
+  for (const createOnly of [false, true]) {
+    const key = `x${createOnly}`;
+    const upload = await store.startMultipart(key, { createOnly });
+    const part = await upload.uploadPart(1, pattern(1000));
+    let times = 0;
+    proxy.intercept(({ query }) =>
+      query.get("comp") === "blocklist" && ++times === 1
+        ? { ...azureError(500, "InternalError"), afterServer: true }
+        : undefined
+    );
+    if (createOnly) await rejectsWith(upload.complete([part]), "exists");
+    else await upload.complete([part]);
+    assert.equal(times, 2);
+    assert.deepEqual(await contentOf(store, key), pattern(1000));
+  }
+});
+
+onTheWire("blocks that are gone are noticed", {}, async ({ store, open }) => {
   const upload = await store.startMultipart("x");
   const part = await upload.uploadPart(1, pattern(1000));
-  let times = 0;
-  proxy.intercept(({ method, query }) => {
-    if (method !== "PUT" || query.get("comp") !== "blocklist") return undefined;
-    return ++times === 1 ? undefined : azureError(400, "InvalidBlockList");
-  });
-  // The first commit works, but its answer is taken for a failure of the store.
-  const again = await store.startMultipart("y");
-  const other = await again.uploadPart(1, pattern(1000));
-  await upload.complete([part]);
-  proxy.intercept(({ method, query }) => {
-    if (method !== "PUT" || query.get("comp") !== "blocklist") return undefined;
-    return azureError(400, "InvalidBlockList");
-  });
-  await rejectsWith(again.complete([other]), "not-found");
+  const other = await (await open()).startMultipart("x");
+  await other.complete([await other.uploadPart(1, pattern(500))]);
+  const error = await rejectsWith(upload.complete([part]), "not-found");
+  assert.match(error.message, /another write of this key/);
+  assert.deepEqual(await contentOf(store, "x"), pattern(500));
+});
+
+onTheWire("keys that Azure would change are refused", {}, async ({ store, proxy }) => {
+  for (const key of ["a\\b", "a/../b", "..", "./a", "a/."]) {
+    await rejectsWith(store.put(key, pattern(1)), "invalid");
+    await rejectsWith(store.get(key), "invalid");
+    await rejectsWith(store.head(key), "invalid");
+    await rejectsWith(store.startMultipart(key), "invalid");
+    const [failure] = await store.deleteMany([key]);
+    assert.equal(failure?.error.kind, "invalid");
+  }
+  assert.equal(proxy.seen.length, 0);
 });
 
 function requests(proxy: HttpProxy, method: string, comp: string): SeenRequest[] {

@@ -30,6 +30,8 @@ interface Answer {
   readonly status: number;
   readonly headers?: Record<string, string>;
   readonly body?: string;
+  /** Without the ETag that a store gives with every success. */
+  readonly bare?: boolean;
 }
 
 interface Fake {
@@ -55,7 +57,8 @@ async function withAnswers(
       ? answers(request)
       : answers[Math.min(requests.length, answers.length) - 1];
     assert.ok(answer !== undefined);
-    outgoing.writeHead(answer.status, answer.headers);
+    const etag = answer.status === 200 && answer.bare !== true ? { etag: '"e"' } : {};
+    outgoing.writeHead(answer.status, { ...etag, ...answer.headers });
     outgoing.end(method === "HEAD" ? "" : answer.body ?? "");
   };
   const server = tls
@@ -94,6 +97,10 @@ async function withAnswers(
     server.closeAllConnections();
     server.close();
   }
+}
+
+function xml(root: string, content: string): string {
+  return `<?xml version="1.0" encoding="UTF-8"?>\n<${root}>${content}</${root}>`;
 }
 
 function xmlError(code: string, message: string, more = ""): string {
@@ -358,6 +365,37 @@ Deno.test("S3 answers: names in a listing are decoded only where they are encode
   await withAnswers([page(["a+b%2Bc"])], async ({ open }) => {
     assert.deepEqual(await listed(await open()), ["a+b%2Bc"]);
   });
+});
+
+Deno.test("S3 answers: a 200 that is no answer of a store is neither a success nor an empty listing", async () => {
+  for (const page of ["", "<html><body>Please log in</body></html>", "It works!"]) {
+    // The SDK takes an empty body for an aborted request of S3's in some operations.
+    const refused = async (call: Promise<unknown>) =>
+      assert.ok(["other", "unavailable"].includes((await failure(call)).kind), page);
+    const portal: Answer = {
+      status: 200,
+      headers: { "content-type": "text/html" },
+      body: page,
+      bare: true,
+    };
+    await withAnswers([portal], async ({ open }) => {
+      const store = await open();
+      const { message, kind } = await failure(store.put("k", body));
+      assert.equal(kind, "other");
+      assert.match(message, /Cannot write k .* no ETag/);
+      await refused(Array.fromAsync(store.list("p")));
+      await refused(store.startMultipart("k"));
+    });
+    const begun = xml("InitiateMultipartUploadResult", "<UploadId>u</UploadId>");
+    const answers = ({ method, url }: Request): Answer =>
+      method === "POST" && url.includes("uploads") ? { status: 200, body: begun } : portal;
+    await withAnswers(answers, async ({ open }) => {
+      const upload = await (await open()).startMultipart("k");
+      await refused(upload.uploadPart(1, body));
+      const parts = [{ number: 1, size: body.length, etag: "e" }];
+      await refused(upload.complete(parts));
+    });
+  }
 });
 
 Deno.test("S3 answers: an error within 200 is an error, and a gone upload is not-found", async () => {

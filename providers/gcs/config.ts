@@ -1,0 +1,74 @@
+/** What the environment says about the endpoint, read as Google's Python library (Barman's) reads it. */
+import { readFile } from "node:fs/promises";
+import { StoreError } from "../object_store.ts";
+import type { StoreOptions } from "../open.ts";
+import { withoutUser } from "./url.ts";
+
+export interface GcsConfig {
+  /** Without a trailing slash. */
+  readonly endpoint: string;
+  /** Is it Google's own? What another one supports is not known beforehand. */
+  readonly isGoogle: boolean;
+  /** Named by STORAGE_EMULATOR_HOST: it gets no credentials, there are none to check. */
+  readonly isEmulator: boolean;
+  /** PEM text of the authorities to trust instead of the runtime's. */
+  readonly ca: string | undefined;
+  /** The project that a new bucket shall belong to, when the environment names one. */
+  readonly project: string | undefined;
+}
+
+/**
+ * `--endpoint-url` is not looked at: it is S3's, and Barman ignores it here. STORAGE_EMULATOR_HOST
+ * names an emulator, API_ENDPOINT_OVERRIDE another address of the real service.
+ *
+ * @throws {StoreError} kind `invalid` for a setting that can't be right.
+ */
+export async function readGcsConfig({ env }: Pick<StoreOptions, "env">): Promise<GcsConfig> {
+  const emulator = env["STORAGE_EMULATOR_HOST"]?.trim();
+  const override = env["API_ENDPOINT_OVERRIDE"]?.trim();
+  const universe = env["GOOGLE_CLOUD_UNIVERSE_DOMAIN"]?.trim();
+  const endpoint = emulator
+    // Google's libraries do not agree on whether there is a scheme in it.
+    ? origin("STORAGE_EMULATOR_HOST", emulator.includes("://") ? emulator : `http://${emulator}`)
+    : override
+    ? origin("API_ENDPOINT_OVERRIDE", override)
+    : `https://storage.${universe || "googleapis.com"}`;
+  return {
+    endpoint,
+    isGoogle: !emulator && !override,
+    isEmulator: Boolean(emulator),
+    ca: await certificateAuthorities(env),
+    project: env["GOOGLE_CLOUD_PROJECT"]?.trim() || env["GCLOUD_PROJECT"]?.trim() || undefined,
+  };
+}
+
+function origin(name: string, text: string): string {
+  if (!/^https?:\/\/[^/]/i.test(text) || !URL.canParse(text)) {
+    throw new StoreError(
+      "invalid",
+      `Cannot use ${withoutUser(text)} (${name}): write http://HOST:PORT or https://HOST`,
+    );
+  }
+  const url = new URL(text);
+  return url.origin + url.pathname.replace(/\/+$/, "");
+}
+
+/** Barman's HTTP library takes the authorities from there. */
+async function certificateAuthorities(env: StoreOptions["env"]): Promise<string | undefined> {
+  const name = "REQUESTS_CA_BUNDLE";
+  const path = env[name];
+  if (!path) return undefined;
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new StoreError("invalid", `Cannot read the certificates of ${name}: ${why}`, {
+      cause: error,
+    });
+  }
+  if (!text.includes("-----BEGIN")) {
+    throw new StoreError("invalid", `${path} (${name}) holds no PEM certificate`);
+  }
+  return text;
+}
