@@ -1,6 +1,7 @@
 /** Not sending faster than asked: `--max-bandwidth`. */
 import { setTimeout as timer } from "node:timers/promises";
 import type { MultipartUpload, ObjectStore } from "./object_store.ts";
+import type { StoreOptions } from "./open.ts";
 
 /** What the limit needs of the world; given so that tests can set it. */
 export interface BandwidthClock {
@@ -22,9 +23,19 @@ const REAL_CLOCK: BandwidthClock = {
   },
 };
 
+/** The store with the limit of `--max-bandwidth`, if there is one. */
+export function withBandwidthOf(
+  store: ObjectStore,
+  { maxBandwidth }: Pick<StoreOptions, "maxBandwidth">,
+): ObjectStore {
+  return maxBandwidth === undefined ? store : withBandwidthLimit(store, maxBandwidth);
+}
+
 /**
- * A store that takes at most so many bytes a second, all its uploads together. A body is handed over
+ * A store that takes at most so many bytes a second, all its uploads together. A part is handed over
  * as one, when the time of those before it has passed: the rate holds on average, not within a part.
+ * Whole objects (`put`) count and do not wait: next to parts they are small, and the metadata of a
+ * backup that was stopped must be stored while there is time.
  * Put it beneath `withRetry`, so that what is sent again counts too.
  *
  * @param bytesPerSecond above 0
@@ -50,7 +61,8 @@ export function withBandwidthLimit(
     head: (key, options) => store.head(key, options),
     get: (key, options) => store.get(key, options),
     async put(key, body, options) {
-      await turn(body.length, options?.signal);
+      options?.signal?.throwIfAborted();
+      turn.count(body.length);
       await store.put(key, body, options);
     },
     async startMultipart(key, options) {
@@ -64,13 +76,18 @@ export function withBandwidthLimit(
   };
 }
 
-type Turn = (bytes: number, signal: AbortSignal | undefined) => Promise<void>;
+interface Turn {
+  /** Resolves when a body of that size may go. */
+  wait(bytes: number, signal: AbortSignal | undefined): Promise<void>;
+  /** A body of that size goes now; those after it wait the longer. */
+  count(bytes: number): void;
+}
 
 function limitedUpload(upload: MultipartUpload, turn: Turn): MultipartUpload {
   return {
     key: upload.key,
     async uploadPart(number, body, options) {
-      await turn(body.length, options?.signal);
+      await turn.wait(body.length, options?.signal);
       return await upload.uploadPart(number, body, options);
     },
     complete: (parts, options) => upload.complete(parts, options),
@@ -81,18 +98,24 @@ function limitedUpload(upload: MultipartUpload, turn: Turn): MultipartUpload {
 /** Lets bodies through in the order in which they came, each after the time of those before it. */
 function turnstile(bytesPerSecond: number, clock: BandwidthClock): Turn {
   let freeAt = -Infinity;
-  return async (bytes, signal) => {
-    signal?.throwIfAborted();
-    const now = clock.now();
-    const mine = Math.max(now, freeAt);
-    const duration = bytes / bytesPerSecond * 1000;
-    freeAt = mine + duration;
-    if (mine <= now) return;
-    try {
-      await clock.sleep(mine - now, signal);
-    } catch (error) {
-      freeAt -= duration;
-      throw error;
-    }
+  const durationOf = (bytes: number) => bytes / bytesPerSecond * 1000;
+  return {
+    async wait(bytes, signal) {
+      signal?.throwIfAborted();
+      const now = clock.now();
+      const mine = Math.max(now, freeAt);
+      const duration = durationOf(bytes);
+      freeAt = mine + duration;
+      if (mine <= now) return;
+      try {
+        await clock.sleep(mine - now, signal);
+      } catch (error) {
+        freeAt -= duration;
+        throw error;
+      }
+    },
+    count(bytes) {
+      freeAt = Math.max(clock.now(), freeAt) + durationOf(bytes);
+    },
   };
 }

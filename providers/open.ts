@@ -2,7 +2,7 @@
  * From a URL and options to a store. This file and what it imports statically stay small: the code of
  * a provider, its SDK above all, is loaded only when that provider is used.
  */
-import { type ObjectStore, type ProviderName, StoreError, type Tags } from "./object_store.ts";
+import type { ObjectStore, ProviderName, Tags } from "./object_store.ts";
 
 /** Where a store is: the provider, and the path inside the bucket (Barman's PREFIX). */
 export interface StoreLocation {
@@ -16,6 +16,10 @@ export interface StoreLocation {
 /** Options of all providers; each takes its own and ignores the others (as Barman does). */
 export interface StoreOptions {
   readonly provider?: ProviderName | undefined;
+  /** Bytes a second that parts are uploaded with at most, what is sent again included. */
+  readonly maxBandwidth?: number | undefined;
+  /** How often a request is sent at most, unless the store's own settings say so; 5 when absent. */
+  readonly attempts?: number | undefined;
   // S3
   readonly endpointUrl?: string | undefined;
   readonly awsProfile?: string | undefined;
@@ -77,11 +81,13 @@ export async function openStore(url: string, options: StoreOptions): Promise<Ope
       const { openAzureStore } = await import("./azure/store.ts");
       return await openAzureStore(url, options);
     }
+    case "google-cloud-storage": {
+      const { openGcsStore } = await import("./gcs/store.ts");
+      return await openGcsStore(url, options);
+    }
     case "local": {
       const { openFileStore } = await import("./file/store.ts");
       return await openFileStore(url, options);
     }
-    default:
-      throw new StoreError("invalid", `Provider ${provider} is not in this build yet`);
   }
 }

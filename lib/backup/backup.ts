@@ -5,6 +5,7 @@ import type { CompressionName } from "../compression/table.ts";
 import type { ServerLayout } from "../layout.ts";
 import type { ProgressListener } from "../progress.ts";
 import { offsetOf, segmentNameOf } from "../wal/segment.ts";
+import { abortable } from "./abortable.ts";
 import { archiveExtension } from "./archive_writer.ts";
 import { BackupError, reasonOf } from "./backup_error.ts";
 import { newBackupId } from "./backup_id.ts";
@@ -78,8 +79,6 @@ export interface StopOptions {
 
 export interface BackupOptions {
   readonly store: ObjectStore;
-  /** The same store as archives are written to it: perhaps slowed down (`--max-bandwidth`). */
-  readonly archiveStore: ObjectStore;
   readonly layout: ServerLayout;
   /** `--name` */
   readonly name: string | undefined;
@@ -141,7 +140,7 @@ export async function takeBackup(server: BackupServer, options: BackupOptions): 
       signal: limit,
     });
   const uploader = createPartUploader({
-    store: options.archiveStore,
+    store,
     tags,
     slots: options.jobs,
     partSize: options.sizes.partSize,
@@ -182,14 +181,16 @@ async function storeCluster(
   const { layout, onProgress, onNotice, onWarning } = options;
   const { signal } = uploader;
   signal.throwIfAborted();
-  const systemid = await server.systemIdentifier();
+  // A server that does not answer must not keep us from stopping; closing the session ends its query.
+  const answer = <T>(query: Promise<T>) => abortable(query, signal);
+  const systemid = await answer(server.systemIdentifier());
   learn({ systemid });
   // Some of it is needed only at the very end: without it the backup would fail after hours.
-  const missing = await server.missingPrivileges();
+  const missing = await answer(server.missingPrivileges());
   if (missing.length > 0) {
     throw new BackupError("failed", `The role lacks what a backup needs: ${missing.join(", ")}`);
   }
-  const facts = await server.facts();
+  const facts = await answer(server.facts());
   const { tablespaces, inPlace } = separate(facts.tablespaces);
   learn({
     pgdata: facts.dataDirectory,
@@ -244,7 +245,7 @@ async function storeCluster(
       backupLabel: stop.label,
     });
     onNotice(`Backup ${id} stopped at ${lsnText(stop.lsn)} on timeline ${stop.timeline}`);
-    if (!server.inRecovery) await afterStop(server, id, onWarning);
+    if (!server.inRecovery) await afterStop(server, id, signal, onWarning);
     yield textMember("backup_label", stop.label, 0o644, data.owner, data.owners);
   };
   const extension = archiveExtension(options.compression);
@@ -276,12 +277,14 @@ async function storeCluster(
 async function afterStop(
   server: BackupServer,
   id: string,
+  signal: AbortSignal,
   onWarning: (message: string) => void,
 ): Promise<void> {
   try {
-    await server.switchWal();
-    await server.createRestorePoint(`barman_${id}`);
+    await abortable(server.switchWal(), signal);
+    await abortable(server.createRestorePoint(`barman_${id}`), signal);
   } catch (error) {
+    signal.throwIfAborted();
     onWarning(`Cannot switch WAL and mark the end of the backup in it: ${reasonOf(error)}`);
   }
 }

@@ -68,8 +68,6 @@ export function hookBackupOf(
 
 export interface HookOptions {
   readonly store: ObjectStore;
-  /** The same store as archives are written to it: perhaps slowed down (`--max-bandwidth`). */
-  readonly archiveStore: ObjectStore;
   readonly layout: ServerLayout;
   readonly tags: Tags | undefined;
   readonly compression: CompressionName | undefined;
@@ -90,7 +88,7 @@ export async function storeHookBackup(backup: HookBackup, options: HookOptions):
   const metadata = await readFile(backup.infoPath);
   const info = parseBackupInfo(metadata.toString("utf8"));
   const uploader = createPartUploader({
-    store: options.archiveStore,
+    store,
     tags,
     slots: options.jobs,
     partSize: sizes.partSize,

@@ -17,12 +17,13 @@ const MIB = 1024 ** 2;
 
 /**
  * What part sizes are computed from. Barman's own for S3 and Azure, so that its users find parts as they know
- * them; smaller ones where a store needs none that large. What the store allows in fact is looked at besides.
+ * them; the store's limits elsewhere. What the store allows in fact is looked at besides.
  */
 const CONSTANTS: Readonly<Record<ProviderName, { maxParts: number; minPartSize: number }>> = {
   "aws-s3": { maxParts: 10_000, minPartSize: 5 * MIB },
   "azure-blob-storage": { maxParts: 50_000, minPartSize: 64 * 1024 },
-  "google-cloud-storage": { maxParts: 50_000, minPartSize: 256 * 1024 },
+  // Barman has one part there, of a temporary file; ours are those of the XML API's multipart uploads.
+  "google-cloud-storage": { maxParts: 10_000, minPartSize: 5 * MIB },
   local: { maxParts: 50_000, minPartSize: MIB },
 };
 
@@ -30,7 +31,7 @@ const CONSTANTS: Readonly<Record<ProviderName, { maxParts: number; minPartSize: 
  * Barman's rule: twice what is needed for an archive of the maximum size (it may be exceeded by a member),
  * at least the store's and the user's minimum, at most the store's maximum.
  *
- * With the defaults 21474836 bytes on S3, 4294966 elsewhere.
+ * With the defaults 21474836 bytes on S3 and Google Cloud Storage, 4294966 elsewhere.
  *
  * @param maxArchiveSize `--max-archive-size`; more than 1 TiB is taken as 1 TiB
  * @param minChunkSize `--min-chunk-size`

@@ -2,6 +2,7 @@ import { type CommandContext, defineCommand } from "../cli/command.ts";
 import { DESTINATION, tagsOf } from "../cli/common_options.ts";
 import { CommandError, EXIT, type ExitCode } from "../cli/exit_codes.ts";
 import { type ProgressDisplay, startProgress } from "../cli/progress.ts";
+import { abortable } from "../backup/abortable.ts";
 import { BackupError, reasonOf } from "../backup/backup_error.ts";
 import { type HookBackup, hookBackupOf, HookError, storeHookBackup } from "../backup/hook.ts";
 import { archiveSizes } from "../backup/part_sizes.ts";
@@ -16,7 +17,7 @@ import {
   compressionOf,
   wantsSnapshots,
 } from "./backup_options.ts";
-import { encryptionOf, type OpenedServer, withStore } from "./open_store.ts";
+import { encryptionOf, type OpenedServer, PATIENT_ATTEMPTS, withStore } from "./open_store.ts";
 import { testConnection } from "./test_connection.ts";
 
 export const command = defineCommand({
@@ -64,7 +65,11 @@ export const command = defineCommand({
           : storeForBarman(hook, values, context, opened)
       );
     },
-    encryption,
+    {
+      ...encryption,
+      maxBandwidth: values.maxBandwidth,
+      attempts: values.test ? undefined : PATIENT_ATTEMPTS,
+    },
   );
 });
 
@@ -111,11 +116,11 @@ async function backUpServer(
     }
     const { takeBackup } = await import("../backup/backup.ts");
     const { backupServerOf } = await import("../postgres/backup_server.ts");
+    const server = await abortable(backupServerOf(session, log), context.signal);
     // Without the session there is no backup: it must not go on copying for hours.
-    const signal = AbortSignal.any([context.signal, session.lost]);
-    const server = await backupServerOf(session, log);
+    const signal = AbortSignal.any([context.signal, server.lost]);
     const id = await takeBackup(server, {
-      ...await howToStore(values, context, store),
+      ...howToStore(values, context, store),
       store,
       layout,
       name: values.name,
@@ -168,7 +173,7 @@ async function storeForBarman(
   const progress = startProgress(context, `Backup ${hook.id}`);
   try {
     await storeHookBackup(hook, {
-      ...await howToStore(values, context, store),
+      ...howToStore(values, context, store),
       store,
       layout,
       signal,
@@ -182,7 +187,7 @@ async function storeForBarman(
 }
 
 /** What both kinds of backup are told about archives and parts. */
-async function howToStore(values: BackupValues, { log }: CommandContext, store: ObjectStore) {
+function howToStore(values: BackupValues, { log }: CommandContext, store: ObjectStore) {
   const compression = compressionOf(values);
   const sizes = archiveSizes(
     store.provider,
@@ -204,15 +209,5 @@ async function howToStore(values: BackupValues, { log }: CommandContext, store: 
       : compressionLevel(compression, values.compressionLevel),
     jobs: values.jobs,
     sizes,
-    archiveStore: await slowedDown(store, values.maxBandwidth),
   };
-}
-
-async function slowedDown(
-  store: ObjectStore,
-  bytesPerSecond: number | undefined,
-): Promise<ObjectStore> {
-  if (bytesPerSecond === undefined) return store;
-  const { withBandwidthLimit } = await import("../../providers/bandwidth.ts");
-  return withBandwidthLimit(store, bytesPerSecond);
 }

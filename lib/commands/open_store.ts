@@ -12,6 +12,12 @@ export interface OpenedServer {
   readonly layout: ServerLayout;
 }
 
+/**
+ * Attempts of each request for work of hours: with growing pauses the store may be away for about a minute.
+ * Commands that are called again anyway (archive_command) give up sooner.
+ */
+export const PATIENT_ATTEMPTS = 10;
+
 /** What WRITE_ENCRYPTION results in. */
 export interface EncryptionValues {
   readonly encryption: StoreOptions["encryption"];
@@ -23,7 +29,10 @@ export interface EncryptionValues {
 /** Options of `StoreOptions` that not all commands have. */
 export type ExtraStoreOptions =
   & Partial<EncryptionValues>
-  & Pick<StoreOptions, "maxBlockSize" | "maxConcurrency" | "maxSinglePutSize">;
+  & Pick<
+    StoreOptions,
+    "attempts" | "maxBandwidth" | "maxBlockSize" | "maxConcurrency" | "maxSinglePutSize"
+  >;
 
 /**
  * Open the store of a URL, use it, and close it, however the use ends. Nothing is sent by opening.
@@ -46,7 +55,8 @@ export async function withStore<T>(
     azureCredential: values.azureCredential,
     ...extra,
     env: context.env,
-    onNotice: (message) => context.log.info(message),
+    // What had to be tried again is the first sign of trouble, and the user should see it.
+    onNotice: (message) => context.log.warning(message),
   });
   try {
     return await use({ store, layout: serverLayout(location.prefix, serverName) });

@@ -100,7 +100,8 @@ export const command = defineCommand(
     ],
   },
   async (values, context) => {
-    const { withStore } = await import("./open_store.ts");
+    const { PATIENT_ATTEMPTS, withStore } = await import("./open_store.ts");
+    const extra = { attempts: values.test ? undefined : PATIENT_ATTEMPTS };
     return await withStore(values.sourceUrl, values.serverName, values, context, async (server) => {
       if (values.test) {
         const { testConnection } = await import("./test_connection.ts");
@@ -117,7 +118,7 @@ export const command = defineCommand(
           lsn: values.targetLsn,
         },
       }, context);
-    });
+    }, extra);
   },
 );
 

@@ -7,16 +7,26 @@ import { missingPrivileges } from "./privileges.ts";
 import { readIdentity, readServerFacts, readSystemIdentifier } from "./server_facts.ts";
 import type { Session } from "./session.ts";
 
+export interface SessionServer extends BackupServer {
+  /** Aborted when the session is lost while the backup needs it: until `stop` has succeeded. */
+  readonly lost: AbortSignal;
+}
+
 /**
- * The server behind a session. The caller closes the session, and combines `session.lost` with the
- * signal that it gives to the backup, so that a lost session ends the copy at once.
+ * The server behind a session. The caller closes the session, and combines `lost` with the signal
+ * that it gives to the backup, so that a lost session ends the copy at once.
  */
-export async function backupServerOf(session: Session, log: Logger): Promise<BackupServer> {
+export async function backupServerOf(session: Session, log: Logger): Promise<SessionServer> {
   const identity = await readIdentity(session);
   let missing: Promise<readonly string[]> | undefined;
   const privileges = () => missing ??= missingPrivileges(session, identity);
   let stopKeepAlive = () => {};
+  const losing = new AbortController();
+  const onLost = () => losing.abort(session.lost.reason);
+  if (session.lost.aborted) onLost();
+  session.lost.addEventListener("abort", onLost, { once: true });
   return {
+    lost: losing.signal,
     version: identity.version,
     inRecovery: identity.inRecovery,
     systemIdentifier: () => readSystemIdentifier(session, log),
@@ -42,6 +52,8 @@ export async function backupServerOf(session: Session, log: Logger): Promise<Bac
             } min so far`,
           ),
       });
+      // The server has ended the backup; that the last parts are still on their way is not its matter.
+      session.lost.removeEventListener("abort", onLost);
       const { lsn, timeline, label } = stopped;
       return { lsn, timeline, label, time: parseTimestamp(stopped.time) };
     },

@@ -466,7 +466,9 @@ function parsePax(bytes: Uint8Array): PaxValues | string {
     const length = /^[0-9]{1,7}$/.test(digits) ? Number(digits) : 0;
     const end = at + length;
     const equals = bytes.indexOf(0x3d, blank + 1);
-    if (end > bytes.length || equals < 0 || equals >= end || bytes[end - 1] !== 0x0a) {
+    const wellFormed = length > 0 && end <= bytes.length && equals > blank && equals < end &&
+      bytes[end - 1] === 0x0a;
+    if (!wellFormed) {
       return `record at byte ${at} is not of the form "LENGTH KEYWORD=VALUE"`;
     }
     const problem = setPaxValue(

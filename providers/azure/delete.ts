@@ -50,9 +50,10 @@ export async function deleteBlobs(
   return failures;
 }
 
-/** An unreadable answer to a batch comes as `other`. */
-function refusesBatches(error: StoreError): boolean {
-  return ["denied", "invalid", "not-found", "other"].includes(error.kind);
+/** An unreadable answer to a batch comes as `other`; emulators may fail over one, without a code. */
+function refusesBatches({ kind, code }: StoreError): boolean {
+  return ["denied", "invalid", "not-found", "other"].includes(kind) ||
+    (kind === "unavailable" && code === undefined);
 }
 
 /** @throws {StoreError} when the batch as a whole was refused, or its answer can't be read. */

@@ -147,8 +147,9 @@ function judgeCode(facts: Facts, context: ErrorContext): Verdict | undefined {
       return denied(authenticationFailed(facts, context));
     case "AuthorizationFailure":
       return denied(
-        `access denied (${code}): the account's firewall does not let this address in, or what ` +
-          `comes from ${source} is wrong or not enough`,
+        outOfTime(context) ??
+          `access denied (${code}): the account's firewall does not let this address in, or what ` +
+            `comes from ${source} is wrong or not enough`,
       );
     case "AuthorizationPermissionMismatch":
     case "AuthorizationResourceTypeMismatch":
@@ -272,26 +273,30 @@ function authenticationFailed({ detail, headers }: Facts, context: ErrorContext)
       `${new Date(theirs).toISOString()}; set this machine's clock (NTP)`;
   }
   switch (credential.kind) {
-    case "sas": {
-      const fields = new URLSearchParams(credential.token);
-      const now = Date.now();
-      const end = fields.get("se");
-      if (end !== null && Date.parse(end) <= now) {
-        return `the SAS token (from ${source}) expired at ${end}; make a new one`;
-      }
-      const start = fields.get("st");
-      if (start !== null && Date.parse(start) > now) {
-        return `the SAS token (from ${source}) is not valid before ${start}`;
-      }
-      return `the SAS token (from ${source}) is refused: its signature is wrong, or the key that ` +
-        "it was made with was renewed";
-    }
+    case "sas":
+      return outOfTime(context) ??
+        `the SAS token (from ${source}) is refused: its signature is wrong, or the key that it was ` +
+          "made with was renewed";
     case "key":
       return `the account key (from ${source}) is wrong for account ${credential.account}, or a ` +
         "proxy changes requests";
     case "token":
       return `the token from ${source} is refused${detail === "" ? "" : ` (${detail})`}`;
   }
+}
+
+/** A SAS token that expired, or is not valid yet. */
+function outOfTime({ credential, credentialSource: source }: ErrorContext): string | undefined {
+  if (credential.kind !== "sas") return undefined;
+  const fields = new URLSearchParams(credential.token);
+  const [start, end] = [fields.get("st"), fields.get("se")];
+  if (end !== null && Date.parse(end) <= Date.now()) {
+    return `the SAS token (from ${source}) expired at ${end}; make a new one`;
+  }
+  if (start !== null && Date.parse(start) > Date.now()) {
+    return `the SAS token (from ${source}) is not valid before ${start}`;
+  }
+  return undefined;
 }
 
 /** The credential is good, but not for this. */

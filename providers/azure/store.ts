@@ -4,6 +4,7 @@
  */
 import { type Cancellable, isStoreError, type ObjectStore } from "../object_store.ts";
 import type { OpenedStore, StoreOptions } from "../open.ts";
+import { withBandwidthOf } from "../bandwidth.ts";
 import { withRetry } from "../retry.ts";
 import { startBlockUpload } from "./block_upload.ts";
 import { type AzureConfig, readAzureConfig } from "./config.ts";
@@ -26,7 +27,11 @@ export async function openAzureStore(url: string, options: StoreOptions): Promis
   const config = await readAzureConfig(url, options);
   const session = openSession(config, options);
   return {
-    store: withRetry(azureStore(session, config, options), {}, options.onNotice),
+    store: withRetry(
+      withBandwidthOf(azureStore(session, config, options), options),
+      options.attempts === undefined ? {} : { attempts: options.attempts },
+      options.onNotice,
+    ),
     location: { provider: "azure-blob-storage", url, prefix: config.prefix },
   };
 }

@@ -141,7 +141,10 @@ async function requireMetadataService(): Promise<void> {
   );
 }
 
-/** Any answer will do; without its special header the service refuses at once. */
+/**
+ * Without its special header the service refuses at once (HTTP 400), which shows that it is there. With
+ * 403 answers what stands in the way: a container's network, a proxy.
+ */
 function probe(): Promise<void> {
   return new Promise((resolve, reject) => {
     const signal = AbortSignal.timeout(PROBE_TIMEOUT_MS);
@@ -149,7 +152,8 @@ function probe(): Promise<void> {
     const request = http.get(url, { signal, agent: false }, (response) => {
       response.resume();
       response.on("error", () => {});
-      resolve();
+      if (response.statusCode === 403) reject(new Error("HTTP 403"));
+      else resolve();
     });
     request.on("error", (error) => {
       reject(signal.aborted ? new Error(`nothing within ${PROBE_TIMEOUT_MS / 1000} s`) : error);

@@ -15,6 +15,7 @@ import {
   StoreError,
   type StoreLimits,
 } from "../object_store.ts";
+import { withBandwidthOf } from "../bandwidth.ts";
 import type { OpenedStore, StoreOptions } from "../open.ts";
 import { deleteFiles, removeStaleTemporaries } from "./delete.ts";
 import { makeRoot } from "./durable.ts";
@@ -29,10 +30,10 @@ const MiB = 1024 * 1024;
 
 /** The file system has no such limits; these keep memory and the number of parts in bounds. */
 const LIMITS: StoreLimits = {
-  maxParts: 10_000,
+  maxParts: 50_000,
   minPartSize: 1,
   maxPartSize: 1024 * MiB,
-  maxObjectSize: 10_000 * 1024 * MiB,
+  maxObjectSize: 50_000 * 1024 * MiB,
   maxPutSize: 100 * MiB,
   maxDeleteBatch: 1000,
 };
@@ -45,7 +46,7 @@ const LIMITS: StoreLimits = {
 export async function openFileStore(url: string, options: StoreOptions): Promise<OpenedStore> {
   const root = directoryOfUrl(url);
   return {
-    store: fileStore(root, options.onNotice),
+    store: withBandwidthOf(fileStore(root, options.onNotice), options),
     location: { provider: "local", url, prefix: "" },
   };
 }

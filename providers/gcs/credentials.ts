@@ -142,7 +142,9 @@ function parseCredentials(json: unknown, origin: string): GoogleCredentials {
       return {
         kind: "impersonation",
         url: required("service_account_impersonation_url"),
-        delegates: Array.isArray(delegates) ? delegates.filter((one) => typeof one === "string") : [],
+        delegates: Array.isArray(delegates)
+          ? delegates.filter((one) => typeof one === "string")
+          : [],
         source: parseCredentials(json["source_credentials"], `source_credentials in ${origin}`),
       };
     }
@@ -150,7 +152,10 @@ function parseCredentials(json: unknown, origin: string): GoogleCredentials {
     case "external_account_authorized_user":
       return { kind: "federated", json };
   }
-  throw new CredentialsError("denied", `${origin}, has the type "${type}", which is not known here`);
+  throw new CredentialsError(
+    "denied",
+    `${origin}, has the type "${type}", which is not known here`,
+  );
 }
 
 export function isRecord(value: unknown): value is Record<string, unknown> {

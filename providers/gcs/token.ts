@@ -261,7 +261,9 @@ function reasonIn(json: unknown): string {
   const known = texts.filter((text) => typeof text === "string" && text !== "");
   if (known.length === 0) return "";
   const line = known.join(": ").replace(/\s+/g, " ").trim().replace(/\.$/, "").slice(0, 300);
-  return /iat|clock|timeframe/i.test(line) ? `, ${line}; look at this machine's clock` : `, ${line}`;
+  return /iat|clock|timeframe/i.test(line)
+    ? `, ${line}; look at this machine's clock`
+    : `, ${line}`;
 }
 
 function hostOf(url: string): string {

@@ -9,6 +9,7 @@ import {
   type ObjectStore,
   type StoreLimits,
 } from "../object_store.ts";
+import { withBandwidthOf } from "../bandwidth.ts";
 import type { OpenedStore, StoreOptions } from "../open.ts";
 import { withRetry } from "../retry.ts";
 import { readS3Config } from "./config.ts";
@@ -39,9 +40,13 @@ export async function openS3Store(url: string, options: StoreOptions): Promise<O
   const { bucket, prefix } = parseS3Url(url);
   const config = await readS3Config(options);
   const session = openSession(bucket, config, options);
-  const policy = config.maxAttempts === undefined ? {} : { attempts: config.maxAttempts };
+  const attempts = config.maxAttempts ?? options.attempts;
   return {
-    store: withRetry(s3Store(session, options), policy, options.onNotice),
+    store: withRetry(
+      withBandwidthOf(s3Store(session, options), options),
+      attempts === undefined ? {} : { attempts },
+      options.onNotice,
+    ),
     location: { provider: "aws-s3", url, prefix },
   };
 }

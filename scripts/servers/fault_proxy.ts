@@ -31,6 +31,8 @@ export interface FaultProxy {
   readonly connections: number;
   /** From now on: a plan for every connection, or a function of its number (from 1, ever rising). */
   plan(plan: ConnectionPlan | ((connection: number) => ConnectionPlan)): void;
+  /** Reset every connection that is open now. */
+  cut(): void;
   /** Stop listening, so that connections are refused; those that are open stay. */
   refuse(): Promise<void>;
   /** Close everything. */
@@ -76,6 +78,9 @@ export async function startFaultProxy(
     },
     plan(plan) {
       current = plan;
+    },
+    cut() {
+      for (const socket of open) socket.resetAndDestroy();
     },
     async refuse() {
       if (server.listening) server.close();

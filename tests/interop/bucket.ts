@@ -88,7 +88,9 @@ function bucketNamed(server: S3ForTests, name: string): Bucket {
     },
     async tags(key) {
       const answer = await client.send(new GetObjectTaggingCommand({ Bucket: name, Key: key }));
-      return Object.fromEntries((answer.TagSet ?? []).map((tag) => [tag.Key ?? "", tag.Value ?? ""]));
+      return Object.fromEntries(
+        (answer.TagSet ?? []).map((tag) => [tag.Key ?? "", tag.Value ?? ""]),
+      );
     },
     async encryption(key) {
       const head = await client.send(new HeadObjectCommand({ Bucket: name, Key: key }));

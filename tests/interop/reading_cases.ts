@@ -41,7 +41,10 @@ const oddValues = together(
   backup({ id: "20260103T000000", fields: { status: "EMPTY" } }),
   backup({ id: "20260104T000000", fields: { begin_time: "Sun Jan  4 10:30:01 2026" } }),
   backup({ id: "20260105T000000", fields: { end_time: "2026-01-05T10:30:01.5Z" } }),
-  backup({ id: "20260106T000000", fields: { cluster_size: "1023", copy_stats: "{'copy_time': 0.4}" } }),
+  backup({
+    id: "20260106T000000",
+    fields: { cluster_size: "1023", copy_stats: "{'copy_time': 0.4}" },
+  }),
   backup({
     id: "20260107T000000",
     fields: { cluster_size: "1125899906842624", copy_stats: "{'copy_time': 93784.9}" },
@@ -54,7 +57,10 @@ const oddValues = together(
   backup({ id: "20260110T000000", keep: "standalone\n" }),
   backup({ id: "20260111T000000", keep: "" }),
   backup({ id: "20260112T000000", keep: "something" }),
-  backup({ id: "20260113T000000", fields: { backup_name: "a name that is longer than seventeen" } }),
+  backup({
+    id: "20260113T000000",
+    fields: { backup_name: "a name that is longer than seventeen" },
+  }),
 );
 const IDS = [
   ...["20260101T000000", "20260102T000000", "20260103T000000", "20260104T000000"],
@@ -71,7 +77,9 @@ export const READING: readonly Case[] = [
     "URL with a slash at the end": ["URL/", "main"],
   }),
   ...reading("backup-list", unreadable, { "a backup.info is garbage": SERVER }),
-  ...reading("backup-list", strangers, { "keys that are no backups": [...SERVER, "--format=json"] }),
+  ...reading("backup-list", strangers, {
+    "keys that are no backups": [...SERVER, "--format=json"],
+  }),
   ...reading("backup-list", oddValues, {
     "odd values": SERVER,
     "odd values, JSON": [...SERVER, "--format=json"],
@@ -202,9 +210,13 @@ export const READING: readonly Case[] = [
     "a bad timeline": [...SERVER, "--timeline", "x"],
     "a server that has nothing": ["URL", "other"],
   }),
-  ...reading("check-wal-archive", objects({ "wals/00000001000000000000000A.zip": "x", "wals/x": "x" }), {
-    "objects that are no WAL": SERVER,
-  }),
+  ...reading(
+    "check-wal-archive",
+    objects({ "wals/00000001000000000000000A.zip": "x", "wals/x": "x" }),
+    {
+      "objects that are no WAL": SERVER,
+    },
+  ),
   ...reading("check-wal-archive", objects({ "wals/0000000A.history": "x" }), {
     "only a history file": SERVER,
     "a history file of timeline 10": [...SERVER, "--timeline", "10"],
@@ -253,7 +265,14 @@ export const READING: readonly Case[] = [
       ...Array.from({ length: 11 }, (_, index) => ["--tag", `k${index},v`]).flat(),
     ],
     "KMS key without encryption": [...SERVER, "--sse-kms-key-id", "k"],
-    "snapshots and compression": [...SERVER, "-z", "--snapshot-disk", "d", "--snapshot-instance", "i"],
+    "snapshots and compression": [
+      ...SERVER,
+      "-z",
+      "--snapshot-disk",
+      "d",
+      "--snapshot-instance",
+      "i",
+    ],
     "no PostgreSQL": [...SERVER, "-h", "/nowhere"],
     "no database": [...SERVER, "-d", "host=127.0.0.1 port=1 connect_timeout=2"],
   }),
@@ -317,8 +336,18 @@ export const READING: readonly Case[] = [
         state: "missing",
         connection: ["--endpoint-url", "http://127.0.0.1:1"],
       },
-      { name: "a URL of another kind", command, words: replaceUrl(words, "ftp://x/y"), state: "missing" },
-      { name: "a URL without bucket", command, words: replaceUrl(words, "s3:///y"), state: "missing" },
+      {
+        name: "a URL of another kind",
+        command,
+        words: replaceUrl(words, "ftp://x/y"),
+        state: "missing",
+      },
+      {
+        name: "a URL without bucket",
+        command,
+        words: replaceUrl(words, "s3:///y"),
+        state: "missing",
+      },
       { name: "no words at all", command, words: [], connection: [], state: "missing" },
       { name: "an unknown option", command, words: [...words, "--no-such"], state: "missing" },
       { name: "an ambiguous option", command, words: [...words, "--e"], state: "missing" },

@@ -62,7 +62,11 @@ export class SideBySide {
     if (differs === undefined) return assertEqual(ours.outcome, barman.outcome, log);
     // Both are pinned: when Barman changes, the difference may be gone.
     assertEqual({ ...ours.outcome, ...differs.ours }, ours.outcome, `${log}\n(ours changed)`);
-    assertEqual({ ...barman.outcome, ...differs.barman }, barman.outcome, `${log}\n(Barman changed)`);
+    assertEqual(
+      { ...barman.outcome, ...differs.barman },
+      barman.outcome,
+      `${log}\n(Barman changed)`,
+    );
     const same = { ...Object.fromEntries(Object.keys(differs.ours).map((key) => [key, null])) };
     assertEqual({ ...ours.outcome, ...same }, { ...barman.outcome, ...same }, log);
     assert.notDeepEqual(differs.ours, differs.barman);
@@ -89,13 +93,18 @@ export class SideBySide {
       const result = await tool.run(given.command, [
         ...given.connection ?? bucket.words,
         ...words,
-      ], { env: { ...bucket.env, AWS_MAX_ATTEMPTS: "1", TZ: "UTC", ...given.env }, cwd: directory });
+      ], {
+        env: { ...bucket.env, AWS_MAX_ATTEMPTS: "1", TZ: "UTC", ...given.env },
+        cwd: directory,
+      });
       const stdout = result.stdout.replaceAll(directory, "DIR").replaceAll(bucket.url, "URL");
       return {
         outcome: {
           code: result.code,
           stdout,
-          objects: given.reads === true || given.state === "missing" ? null : await contents(bucket),
+          objects: given.reads === true || given.state === "missing"
+            ? null
+            : await contents(bucket),
           files: await filesIn(directory),
         },
         stderr: result.stderr,

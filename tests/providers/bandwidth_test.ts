@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { withBandwidthLimit } from "../../providers/bandwidth.ts";
 import { scriptedStore } from "./scripted_store.ts";
 
-/** A clock on which sleepers wake in order, and the times at which bodies went through. */
+/** A clock on which sleepers wake in order, and the times at which parts went through. */
 function subject(bytesPerSecond: number) {
   const beneath = scriptedStore();
   const sent: Array<readonly [time: number, bytes: number]> = [];
@@ -16,6 +16,16 @@ function subject(bytesPerSecond: number) {
         sent.push([time, body.length]);
         return Promise.resolve();
       },
+      startMultipart: (key) =>
+        Promise.resolve({
+          key,
+          uploadPart(number, body) {
+            sent.push([time, body.length]);
+            return Promise.resolve({ number, size: body.length, etag: "e" });
+          },
+          complete: () => Promise.resolve(),
+          abort: () => Promise.resolve(),
+        }),
     },
     bytesPerSecond,
     {
@@ -39,14 +49,27 @@ function subject(bytesPerSecond: number) {
   return { store, sent, run };
 }
 
-Deno.test("a body waits for the time of those before it, in all uploads together", async () => {
+Deno.test("a part waits for the time of those before it, in all uploads together", async () => {
   const { store, sent, run } = subject(100);
+  const a = await store.startMultipart("a");
+  const b = await store.startMultipart("b");
   await run(Promise.all([
-    store.put("a", new Uint8Array(50)),
-    store.put("b", new Uint8Array(200)),
-    store.put("c", new Uint8Array(10)),
+    a.uploadPart(1, new Uint8Array(50)),
+    b.uploadPart(1, new Uint8Array(200)),
+    a.uploadPart(2, new Uint8Array(10)),
   ]));
   assert.deepEqual(sent, [[0, 50], [500, 200], [2500, 10]]);
+});
+
+Deno.test("a whole object does not wait, and those after it do", async () => {
+  const { store, sent, run } = subject(100);
+  const upload = await store.startMultipart("a");
+  await run(Promise.all([
+    upload.uploadPart(1, new Uint8Array(500)),
+    store.put("b", new Uint8Array(100)),
+    upload.uploadPart(2, new Uint8Array(10)),
+  ]));
+  assert.deepEqual(sent.sort(), [[0, 100], [0, 500], [6000, 10]]);
 });
 
 Deno.test("the rate is never above the limit, and the limit is used", async () => {
@@ -55,7 +78,10 @@ Deno.test("the rate is never above the limit, and the limit is used", async () =
     fc.array(fc.integer({ min: 0, max: 5000 }), { minLength: 2, maxLength: 20 }),
     async (limit, sizes) => {
       const { store, sent, run } = subject(limit);
-      await run(Promise.all(sizes.map((size, i) => store.put(`${i}`, new Uint8Array(size)))));
+      const upload = await store.startMultipart("k");
+      await run(
+        Promise.all(sizes.map((size, i) => upload.uploadPart(i + 1, new Uint8Array(size)))),
+      );
       assert.equal(sent.length, sizes.length);
       let before = 0;
       for (const [time, bytes] of sent) {

@@ -85,7 +85,6 @@ Deno.test("a backup of a Barman server: archives, label kept, metadata unchanged
     await store.createBucket();
     const options = {
       store,
-      archiveStore: store,
       layout: serverLayout("", "main"),
       tags: undefined,
       compression: undefined,

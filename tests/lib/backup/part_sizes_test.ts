@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import { LIMITS as GCS } from "../../../providers/gcs/limits.ts";
 import { archiveSizes, DEFAULT_MAX_ARCHIVE_SIZE } from "../../../lib/backup/part_sizes.ts";
 
 const MIB = 1024 ** 2;
@@ -24,6 +25,18 @@ Deno.test("the defaults are Barman's", () => {
     archiveSizes("azure-blob-storage", AZURE, DEFAULT_MAX_ARCHIVE_SIZE).partSize,
     4_294_966,
   );
+});
+
+Deno.test("parts of Google Cloud Storage are within the limits of its multipart uploads", () => {
+  // Barman's constants for it (one part of 1 TiB) would need a temporary file.
+  const sizes = (archive: number, chunk?: number) =>
+    archiveSizes("google-cloud-storage", GCS, archive, chunk);
+  assert.equal(sizes(DEFAULT_MAX_ARCHIVE_SIZE).partSize, 21_474_836);
+  assert.equal(sizes(GIB).partSize, 5 * MIB);
+  assert.equal(sizes(GIB, 32 * MIB).partSize, 32 * MIB);
+  assert.equal(sizes(3 * TIB).maxArchiveSize, TIB);
+  const { partSize, maxArchiveSize } = sizes(TIB);
+  assert(2 * maxArchiveSize <= (partSize + 2) * GCS.maxParts);
 });
 
 Deno.test("the minimum of the store, of the user, and the cap of the archive", () => {

@@ -329,6 +329,52 @@ Deno.test("a session that is lost and a file that is missing: FAILED, exit code 
   });
 });
 
+Deno.test("a session that is lost when the backup has stopped does no harm: the last parts still leave", async () => {
+  await withServer({ major: 17, settings: ARCHIVING }, async (server, root) => {
+    let lost: Promise<unknown> = Promise.resolve();
+    const outcome = await backup(
+      // A few seconds for the parts that wait for their turn when the backup stops.
+      [url(root), "main", "-d", server.conninfo(), "--immediate-checkpoint", "--max-bandwidth=6MB"],
+      {
+        onLog: (line) => {
+          if (!/stopped at/.test(line)) return;
+          lost = server.query(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity " +
+              "WHERE application_name = 'barman_cloud_backup'",
+          );
+        },
+      },
+    );
+    assert.equal((await lost as unknown[]).length, 1);
+    assert.equal(outcome.code, EXIT.success, outcome.log);
+    assert.equal((await storedBackup(root)).info.status, "DONE");
+  });
+});
+
+Deno.test("a server that does not answer a question does not keep the backup from being stopped", async () => {
+  await withServer({ major: 17, settings: ARCHIVING }, async (server, root) => {
+    await using sql = server.connect({ max: 1 });
+    await sql.begin(async (transaction) => {
+      await transaction`LOCK TABLE pg_catalog.pg_tablespace`;
+      const controller = new AbortController();
+      const running = backup(
+        [url(root), "main", "-d", server.conninfo(), "--immediate-checkpoint"],
+        { signal: controller.signal },
+      );
+      const waiting = () =>
+        transaction`SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'pg_tablespace'::regclass`;
+      while ((await waiting()).length === 0) await sleep(20);
+      controller.abort(new Error("Stopped by SIGTERM"));
+      const outcome = await running;
+      assert.equal(outcome.code, EXIT.operationFailed, outcome.log);
+      assert.equal(
+        (await storedBackup(root)).info.error,
+        "failure uploading data (Stopped by SIGTERM)",
+      );
+    });
+  });
+});
+
 Deno.test("what a backup of a primary and of its standby hold is a server that starts", async () => {
   const archive = await mkdtemp(join(tmpdir(), "wal-"));
   await chmod(archive, 0o777);

@@ -367,6 +367,17 @@ Deno.test("reader: gets back what the writer wrote, in chunks of any size", asyn
   ));
 });
 
+Deno.test("reader: a pax record without a length is refused, also behind a good one", async () => {
+  for (const text of ["20 path=base/5/1249\n13!mtime=1.5\n", "0 a=b\n", "x a=b\n", "5=a\n"]) {
+    const whole = archive(member({ name: "h", type: "x", content: text }), member({ name: "x" }));
+    await assert.rejects(readAll(whole), (error) => {
+      assert(error instanceof TarError);
+      assert.match(error.message, /is not of the form "LENGTH KEYWORD=VALUE"/);
+      return true;
+    });
+  }
+});
+
 Deno.test("reader: random damage never makes it hang or throw anything but TarError", async () => {
   const whole = archive(
     pax({ path: "base/5/1249", mtime: "1.5" }),

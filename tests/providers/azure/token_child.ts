@@ -46,4 +46,5 @@ try {
   };
 }
 session.close();
-process.stdout.write(JSON.stringify(result));
+// As the program does: a request that was given up must not keep the process alive.
+process.stdout.write(JSON.stringify(result), () => process.exit(0));

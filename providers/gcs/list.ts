@@ -1,0 +1,78 @@
+import { compareKeys } from "../key_order.ts";
+import { type ListEntry, type ListOptions, StoreError } from "../object_store.ts";
+import { isRecord } from "./credentials.ts";
+import { bucketPath, OBJECT_FIELDS, storedObject } from "./paths.ts";
+import type { GcsSession } from "./session.ts";
+
+/** Empty pages in a row after which a listing is given up; the service may send a few. */
+const MAX_EMPTY_PAGES = 1000;
+
+/** All pages of objects.list, objects and groups merged in key order. */
+export async function* listObjects(
+  session: GcsSession,
+  prefix: string,
+  options: ListOptions = {},
+): AsyncGenerator<ListEntry> {
+  const { delimiter, startAfter, signal } = options;
+  const action = prefix === "" ? "list objects" : `list ${prefix}`;
+  let token: string | undefined;
+  const seen = new Set<string>();
+  let emptyPages = 0;
+  let last = startAfter;
+  for (;;) {
+    const query = new URLSearchParams({
+      prefix,
+      fields: `items(${OBJECT_FIELDS}),prefixes,nextPageToken`,
+      maxResults: "1000",
+    });
+    if (delimiter !== undefined) query.set("delimiter", delimiter);
+    // Inclusive; what is not wanted of it is dropped below.
+    if (startAfter !== undefined) query.set("startOffset", startAfter);
+    if (token !== undefined) query.set("pageToken", token);
+    const page = await session.json({ action, signal, missing: "bucket" }, {
+      method: "GET",
+      path: `${bucketPath(session.bucket)}/o?${query}`,
+    });
+    const entries = entriesOf(page);
+    for (const entry of entries) {
+      const name = nameOf(entry);
+      // A group that spans pages is told with each; startOffset inside of a group brings it again.
+      if (last !== undefined && compareKeys(name, last) <= 0) continue;
+      last = name;
+      yield entry;
+    }
+    const next = isRecord(page) ? page["nextPageToken"] : undefined;
+    if (typeof next !== "string" || next === "") return;
+
+    token = next;
+    emptyPages = entries.length === 0 ? emptyPages + 1 : 0;
+    if (seen.has(token) || emptyPages > MAX_EMPTY_PAGES) {
+      const why = emptyPages > MAX_EMPTY_PAGES
+        ? `it sent ${emptyPages} empty pages`
+        : "it sends the same page again";
+      throw new StoreError(
+        "other",
+        `Cannot ${action} in ${session.description}: the store's listing does not end: ${why}`,
+      );
+    }
+    seen.add(token);
+  }
+}
+
+function entriesOf(page: unknown): ListEntry[] {
+  if (!isRecord(page)) return [];
+  const entries: ListEntry[] = [];
+  const { items, prefixes } = page;
+  for (const item of Array.isArray(items) ? items : []) {
+    const object = storedObject(item);
+    if (object !== undefined) entries.push({ kind: "object", ...object });
+  }
+  for (const prefix of Array.isArray(prefixes) ? prefixes : []) {
+    if (typeof prefix === "string") entries.push({ kind: "prefix", prefix });
+  }
+  return entries.sort((a, b) => compareKeys(nameOf(a), nameOf(b)));
+}
+
+function nameOf(entry: ListEntry): string {
+  return entry.kind === "object" ? entry.key : entry.prefix;
+}
