@@ -61,7 +61,6 @@ export async function bundle(directory: string): Promise<Metafile> {
     minifyWhitespace: true,
     legalComments: "none",
     banner: { js: BANNER },
-    define: { __filename: "__chunkFile", __dirname: "__chunkDirectory" },
     // Replaced where a module means the CommonJS variables, not where it declares such names itself.
     define: { __filename: "import.meta.filename", __dirname: "import.meta.dirname" },
     plugins: [nodePrefix],

@@ -14,6 +14,8 @@ import { ensureBarman } from "./servers/barman.ts";
 import { startS3ForTests } from "./servers/s3_for_tests.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
+/** Far more than a run takes; 10 to 15 minutes are usual on two cores. */
+const RUN_TIMEOUT_MS = 45 * 60_000;
 const started = performance.now();
 
 function tell(text: string): void {
@@ -62,9 +64,19 @@ try {
     env: { ...env, DENO_JOBS: Deno.env.get("DENO_JOBS") ?? "2", NO_COLOR: "1" },
     stdout: "piped",
   }).spawn();
+  // A test that hangs must not hang the run: SIGINT makes Deno name the tests that were under way.
+  const patience = [[RUN_TIMEOUT_MS, "SIGINT"], [RUN_TIMEOUT_MS + 20_000, "SIGKILL"]] as const;
+  const timers = patience.map(([after, signal]) =>
+    setTimeout(() => {
+      tell(`FAILED: the tests did not end in time, sending ${signal}`);
+      failed = 1;
+      child.kill(signal);
+    }, after)
+  );
   const summary = await echo(child.stdout);
   const { code } = await child.status;
-  if (code !== 0) failed = Math.max(failed, 1);
+  timers.forEach(clearTimeout);
+  if (code !== 0) failed = 1;
   const skips = [
     ...new Set((await readFile(skipsFile, "utf8").catch(() => "")).split("\n").filter(Boolean)),
   ];

@@ -29,6 +29,8 @@ export interface BackupServer {
   /** `server_version_num`: 170002. */
   readonly version: number;
   readonly inRecovery: boolean;
+  /** Whether no other session of the server holds a claim on the same text; held until the session ends. */
+  claim(text: string): Promise<boolean>;
   /** As text; null when it can't be told. */
   systemIdentifier(): Promise<string | null>;
   /** What of the privileges for a whole backup is missing, in words; empty when nothing is. */
@@ -123,7 +125,11 @@ export async function takeBackup(server: BackupServer, options: BackupOptions): 
       }: 9.6 is the oldest that can`,
     );
   }
-  const id = await newBackupId(store, layout, options);
+  const id = await newBackupId(store, layout, {
+    ...options,
+    // Two backups that start in the same second see nothing of each other in the store yet.
+    isFree: (free) => server.claim(`${store.description} ${layout.backup(free)}`),
+  });
   options.onStarted(id);
   const created = performance.now();
   let info = newBackupInfo({

@@ -8,6 +8,8 @@ export interface NewBackupIdOptions {
   readonly now: () => Date;
   readonly signal: AbortSignal;
   readonly onNotice: (message: string) => void;
+  /** Whether nobody else is about to use this id, as far as can be told; asked for an id that the store has not. */
+  readonly isFree?: ((id: string) => Promise<boolean>) | undefined;
 }
 
 /** Up to this many seconds it is waited for the clock to pass the newest id. */
@@ -30,7 +32,11 @@ export async function newBackupId(
   for (;;) {
     const id = backupIdOf(options.now());
     const newest = await newestFrom(store, layout, id, options);
-    if (newest === undefined) return id;
+    if (newest === undefined) {
+      if (await options.isFree?.(id) ?? true) return id;
+      await sleep(1000, options.signal);
+      continue;
+    }
     const ahead = secondsOf(newest) - secondsOf(id);
     if (ahead > PLAUSIBLE) {
       throw new BackupError(

@@ -12,10 +12,10 @@ import {
   UnreadableBackupInfo,
 } from "./catalogue.ts";
 import { type BackupDeletion, deletionPlan } from "./deletion_plan.ts";
+import { jsonPrinter, linesPrinter } from "./deletion_print.ts";
 import { listBase, readKeeps } from "./keep.ts";
 import { type RetentionPolicy, retentionReport } from "./retention.ts";
 import { deleteWal, listWalArchive, printWalDeletions, type WalArchive } from "./wal_deletion.ts";
-import { formatPythonLiteral } from "./python_literal.ts";
 
 /** The deletion can't or must not be done, or only a part of it was. */
 export class DeletionFailed extends Error {
@@ -168,24 +168,27 @@ export async function executeDeletion(
   }
 }
 
-/** Print what `executeDeletion` would do, in Barman's words. */
+/**
+ * Print what `executeDeletion` would do.
+ * @param format `console` in Barman's words; `json` as one line
+ */
 export async function printDeletion(
   { store, layout, log, signal }: DeletionContext,
   plan: readonly BackupDeletion[],
   print: (text: string) => void,
+  format: "console" | "json" = "console",
 ): Promise<void> {
   const walArchive = archiveWhenNeeded(store, layout, { signal });
-  for (const { snapshots, label, archives, info, wal, warnings } of plan) {
+  const printer = format === "json" ? jsonPrinter(print) : linesPrinter(print);
+  for (const deletion of plan) {
+    const { wal, warnings } = deletion;
     for (const warning of warnings) log.warning(warning);
-    if (snapshots !== null) {
-      print("Skipping deletion of snapshots due to --dry-run option\n");
-      print(`Skipping deletion of ${label} due to --dry-run option\n`);
-    }
-    const objects = formatPythonLiteral([...archives, info]);
-    print(`Skipping deletion of objects ${objects} due to --dry-run option\n`);
+    printer.backup(deletion);
     if (wal.kind === "leave") log.info(`WAL is left as it is: ${wal.reason}`);
-    else await printWalDeletions(store, await walArchive(), wal.rule, print, { signal });
+    else await printWalDeletions(store, await walArchive(), wal.rule, printer, { signal });
+    printer.endOfBackup();
   }
+  printer.end();
 }
 
 function archiveWhenNeeded(

@@ -7,7 +7,7 @@ import { stripSuffix } from "../compression/table.ts";
 import type { Logger } from "../cli/log.ts";
 import type { ServerLayout } from "../layout.ts";
 import { mapInParallel } from "../parallel.ts";
-import { formatPythonLiteral } from "./python_literal.ts";
+import type { DeletionPrinter } from "./deletion_print.ts";
 import { coversWalRule, judgeWalFolder, mayDeleteWal, type WalRule } from "./wal_cleanup.ts";
 
 /** The archive's outline; `deleteWal` and `printWalDeletions` note in it what they have dealt with. */
@@ -87,24 +87,17 @@ export async function printWalDeletions(
   store: ObjectStore,
   archive: WalArchive,
   rule: WalRule,
-  print: (text: string) => void,
+  printer: DeletionPrinter,
   options: Cancellable,
 ): Promise<void> {
   if (wholeFolders(store)) {
     for (const entry of archive.entries) {
-      if (!isWholeFolder(entry, rule)) continue;
-      print(
-        `Skipping deletion of all objects under prefix ${archive.root}${entry} due to --dry-run option\n`,
-      );
+      if (isWholeFolder(entry, rule)) printer.walFolder(archive.root + entry);
     }
   }
-  // One line, but printed as it comes: it may name very many objects.
-  let first = true;
   for await (const { key } of walToDelete(store, archive, rule, "single", options)) {
-    print(`${first ? "Skipping deletion of objects [" : ", "}${formatPythonLiteral(key)}`);
-    first = false;
+    printer.wal(key);
   }
-  if (!first) print("] due to --dry-run option\n");
   // On S3 the next backup's lines name whole folders again, as Barman's do: it looks at the store, where they still are.
   if (!wholeFolders(store)) forgetFolders(archive, rule);
   archive.applied = [...archive.applied.filter((earlier) => !coversWalRule(rule, earlier)), rule];

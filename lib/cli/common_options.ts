@@ -117,3 +117,8 @@ export const OUTPUT_FORMAT = [
     "how to print: console (default) or json; any other word also means json",
   ),
 ] as const;
+
+/** Any word but `console` means JSON, as with Barman. */
+export function formatOf(values: { readonly format: string | undefined }): "console" | "json" {
+  return (values.format ?? "console") === "console" ? "console" : "json";
+}

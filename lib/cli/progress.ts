@@ -35,7 +35,7 @@ export function startProgress(
     }
     const text = `${label}: ${progressText(latest, rateOf(samples))}`;
     if (drawn) {
-      const columns = process.stderr.columns ?? 80;
+      const columns = process.stderr.columns || 80;
       stderr(`\r\x1b[K${text.slice(0, Math.max(columns - 1, 20))}`);
       visible = true;
     } else log.info(text);

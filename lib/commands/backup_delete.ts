@@ -1,7 +1,7 @@
 import { DeletionFailed, executeDeletion, planDeletion, printDeletion } from "../backup/delete.ts";
 import { MalformedPolicy, parseRetentionPolicy } from "../backup/retention.ts";
 import { defineCommand } from "../cli/command.ts";
-import { COMMON, SOURCE } from "../cli/common_options.ts";
+import { COMMON, formatOf, OUTPUT_FORMAT, SOURCE } from "../cli/common_options.ts";
 import { CommandError, EXIT } from "../cli/exit_codes.ts";
 import { flag, OptionValueError, value, valueWithDefault } from "../cli/options.ts";
 import { integer } from "../cli/values.ts";
@@ -39,6 +39,7 @@ export const command = defineCommand({
       { parse: integer("number of backups", 0), default: 0 },
     ),
     flag("dryRun", ["--dry-run"], "print what would be deleted, delete nothing"),
+    ...OUTPUT_FORMAT,
     value("batchSize", ["--batch-size"], "most objects to delete with one request", {
       parse: integer("batch size"),
     }),
@@ -67,11 +68,12 @@ export const command = defineCommand({
       const { log, signal, stdout } = context;
       if (values.test) return await testConnection(store, log, { signal });
       const { backupId, retentionPolicy, minimumRedundancy, batchSize } = values;
+      const deletion = { store, layout, log, signal };
       // An empty id deletes nothing, as in Barman: scripts pass variables that may be empty.
       if (backupId === "" || (backupId === undefined && retentionPolicy === undefined)) {
+        if (values.dryRun) await printDeletion(deletion, [], stdout, formatOf(values));
         return EXIT.success;
       }
-      const deletion = { store, layout, log, signal };
       try {
         const plan = await planDeletion(
           deletion,
@@ -80,7 +82,7 @@ export const command = defineCommand({
             : { kind: "policy", policy: retentionPolicy },
           { minimumRedundancy, now: context.now() },
         );
-        if (values.dryRun) await printDeletion(deletion, plan, stdout);
+        if (values.dryRun) await printDeletion(deletion, plan, stdout, formatOf(values));
         else {
           await executeDeletion(deletion, plan, {
             batchSize: batchSize === undefined

@@ -1,8 +1,9 @@
 import { loadBackupInfo, loadCatalogue, resolveBackupId } from "../backup/catalogue.ts";
 import { readKeep, releaseKeep, writeKeep } from "../backup/keep.ts";
 import { defineCommand } from "../cli/command.ts";
-import { COMMON, SOURCE } from "../cli/common_options.ts";
+import { COMMON, formatOf, OUTPUT_FORMAT, SOURCE } from "../cli/common_options.ts";
 import { CommandError, EXIT } from "../cli/exit_codes.ts";
+import { pythonJson } from "../cli/json.ts";
 import { choice, flag, positional } from "../cli/options.ts";
 import { withStore } from "./open_store.ts";
 import { testConnection } from "./test_connection.ts";
@@ -26,6 +27,7 @@ export const command = defineCommand({
     choice("target", ["--target"], ["full", "standalone"], "mark the backup to be kept", {
       exclusive: "action",
     }),
+    ...OUTPUT_FORMAT,
   ],
   requiredGroups: ["action"],
   examples: [
@@ -47,7 +49,11 @@ export const command = defineCommand({
         await releaseKeep(store, layout, id, { signal });
       } else if (values.status) {
         const keep = await readKeep(store, layout, id, { signal });
-        stdout(`Keep: ${keep ?? "nokeep"}\n`);
+        stdout(
+          formatOf(values) === "console"
+            ? `Keep: ${keep ?? "nokeep"}\n`
+            : `${pythonJson(new Map([["backup_id", id], ["keep", keep]]))}\n`,
+        );
       } else if (values.target !== undefined) {
         const info = await loadBackupInfo(store, layout, id, { signal });
         if (info === null) {

@@ -3,7 +3,7 @@ import { backupInfoToJson } from "../backup/backup_info.ts";
 import { listBase, readKeeps } from "../backup/keep.ts";
 import { backupTable } from "../backup/listing.ts";
 import { defineCommand } from "../cli/command.ts";
-import { COMMON, OUTPUT_FORMAT, SOURCE } from "../cli/common_options.ts";
+import { COMMON, formatOf, OUTPUT_FORMAT, SOURCE } from "../cli/common_options.ts";
 import { EXIT } from "../cli/exit_codes.ts";
 import { pythonJson } from "../cli/json.ts";
 import type { Logger } from "../cli/log.ts";
@@ -31,7 +31,7 @@ export const command = defineCommand({
     async ({ store, layout }) => {
       const { log, signal, stdout } = context;
       if (values.test) return await testConnection(store, log, { signal });
-      if ((values.format ?? "console") === "console") {
+      if (formatOf(values) === "console") {
         const listing = await listBase(store, layout, { signal });
         const catalogue = await loadBackups(store, layout, listing.ids, { signal });
         warn(catalogue, log);

@@ -2,7 +2,7 @@ import { backupInfoToJson } from "../backup/backup_info.ts";
 import { loadBackupInfo, loadCatalogue, resolveBackupId } from "../backup/catalogue.ts";
 import { describeBackup } from "../backup/describe.ts";
 import { defineCommand } from "../cli/command.ts";
-import { COMMON, OUTPUT_FORMAT, SOURCE } from "../cli/common_options.ts";
+import { COMMON, formatOf, OUTPUT_FORMAT, SOURCE } from "../cli/common_options.ts";
 import { EXIT } from "../cli/exit_codes.ts";
 import { pythonJson } from "../cli/json.ts";
 import { positional } from "../cli/options.ts";
@@ -38,7 +38,7 @@ export const command = defineCommand({
         log.error(`Backup ${id} of server ${values.serverName} does not exist`);
         return EXIT.operationFailed;
       }
-      if ((values.format ?? "console") === "console") stdout(describeBackup(id, info));
+      if (formatOf(values) === "console") stdout(describeBackup(id, info));
       else {
         // Callers read the key `cloud`, which is the server name that Barman stores for cloud backups.
         stdout(`${pythonJson(new Map([[info.serverName, backupInfoToJson(info, id)]]))}\n`);

@@ -1,5 +1,7 @@
 import { defineCommand } from "../cli/command.ts";
+import { formatOf, OUTPUT_FORMAT } from "../cli/common_options.ts";
 import { EXIT } from "../cli/exit_codes.ts";
+import { pythonJson } from "../cli/json.ts";
 import { flag } from "../cli/options.ts";
 import { COMPATIBILITY_VERSION, VERSION } from "../cli/version.ts";
 
@@ -10,14 +12,20 @@ export const command = defineCommand({
     "Tell our own version, the runtime that the executable was built with, and the version of Barman whose " +
     "commands it stands in for (what --version prints, since callers compare that).",
   positionals: [],
-  options: [flag("json", ["--json"], "print one line of JSON")],
+  options: [...OUTPUT_FORMAT, flag("json", ["--json"], "short for --format json")],
   examples: [["what is installed here", "barman-cloud version"]],
-}, ({ json }, { stdout }) => {
+}, (values, { stdout }) => {
   const runtime = runtimeName();
   stdout(
-    json
+    values.json || formatOf(values) === "json"
       ? `${
-        JSON.stringify({ version: VERSION, runtime, compatible_with_barman: COMPATIBILITY_VERSION })
+        pythonJson(
+          new Map([
+            ["version", VERSION],
+            ["runtime", runtime],
+            ["compatible_with_barman", COMPATIBILITY_VERSION],
+          ]),
+        )
       }\n`
       : `barman-cloud ${VERSION}\nruntime ${runtime}\ncompatible with Barman ${COMPATIBILITY_VERSION}\n`,
   );

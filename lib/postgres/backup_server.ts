@@ -1,4 +1,5 @@
 /** A session as the backup wants it. */
+import { createHash } from "node:crypto";
 import type { BackupServer } from "../backup/backup.ts";
 import { parseTimestamp } from "../backup/timestamp.ts";
 import type { Logger } from "../cli/log.ts";
@@ -29,6 +30,7 @@ export async function backupServerOf(session: Session, log: Logger): Promise<Ses
     lost: losing.signal,
     version: identity.version,
     inRecovery: identity.inRecovery,
+    claim: (text) => claim(session, text),
     systemIdentifier: () => readSystemIdentifier(session, log),
     missingPrivileges: privileges,
     async facts() {
@@ -45,11 +47,12 @@ export async function backupServerOf(session: Session, log: Logger): Promise<Ses
       const stopped = await stopBackup(session, identity, {
         signal,
         timeoutMs: archiveTimeout === undefined ? undefined : archiveTimeout * 1000,
+        // It may never end: a failing archive_command is what keeps backups waiting.
         onWaiting: (waitedMs) =>
-          log.info(
+          log.warning(
             `Waiting for the server to archive the last WAL of the backup, ${
               Math.round(waitedMs / 60_000)
-            } min so far`,
+            } min so far: does archiving work? (pg_stat_archiver, the server's log)`,
           ),
       });
       // The server has ended the backup; that the last parts are still on their way is not its matter.
@@ -62,4 +65,14 @@ export async function backupServerOf(session: Session, log: Logger): Promise<Ses
       await createRestorePoint(session, name);
     },
   };
+}
+
+/** An advisory lock, by a number that the text gives. They are each database's own. */
+async function claim(session: Session, text: string): Promise<boolean> {
+  const key = createHash("sha256").update(text).digest().readBigInt64BE(0);
+  const [row] = await session.query(
+    "SELECT pg_catalog.pg_try_advisory_lock($1::text::bigint)::text AS free",
+    [String(key)],
+  );
+  return row?.["free"] === "true";
 }

@@ -161,6 +161,9 @@ function probe(): Promise<void> {
   });
 }
 
+const NOT_SET_UP =
+  /unavailable|not available|not be found|couldn't be found|not found|not installed|not be loaded|unable to execute|requires|please run/i;
+
 /** What a person needs of the library's many lines. */
 function reasonOf(error: unknown): string {
   const parts = error instanceof Error && "errors" in error && Array.isArray(error.errors)
@@ -174,11 +177,12 @@ function reasonOf(error: unknown): string {
     )
       .replace(/\s+/g, " ").trim().replace(/\.$/, "");
   });
-  // A chain tells of all its links; those that merely are not set up say the least.
-  const telling = texts.filter((text) =>
-    !/is unavailable|not available|not found|not be found|not installed|could not be loaded|requires|please run/i
-      .test(text)
-  );
+  // A chain tells of all its links; those that merely are not set up say nothing of use.
+  const telling = texts.filter((text) => !NOT_SET_UP.test(text));
+  if (telling.length === 0 && texts.length > 1) {
+    return "no environment variables of a service principal, no workload or managed identity, no " +
+      "login of the Azure CLI";
+  }
   const chosen = telling.length > 0 ? telling : texts;
   const line = chosen.join("; ");
   return line.length > 500 ? `${line.slice(0, 500)}…` : line;

@@ -2,9 +2,19 @@
  * Identities of other clouds and providers (workload and workforce identity federation), through
  * Google's library. Loaded only where such credentials are used.
  */
-import { GoogleAuth } from "google-auth-library";
+import {
+  type AuthClient,
+  AwsClient,
+  type AwsClientOptions,
+  ExternalAccountAuthorizedUserClient,
+  type ExternalAccountAuthorizedUserClientOptions,
+  IdentityPoolClient,
+  type IdentityPoolClientOptions,
+  PluggableAuthClient,
+  type PluggableAuthClientOptions,
+} from "google-auth-library";
 import type { HttpHandler } from "../s3/http_handler.ts";
-import { CredentialsError } from "./credentials.ts";
+import { CredentialsError, isRecord } from "./credentials.ts";
 import { exchange, textOf } from "./http.ts";
 
 export interface FederatedToken {
@@ -32,12 +42,7 @@ export async function federatedToken(
     }
   };
   try {
-    const auth = new GoogleAuth({
-      credentials: json,
-      scopes: [scope],
-      clientOptions: { transporterOptions: { fetchImplementation } },
-    });
-    const client = await auth.getClient();
+    const client = clientOf({ ...json, transporterOptions: { fetchImplementation } }, scope);
     const { token } = await client.getAccessToken();
     if (!token) throw new CredentialsError("denied", "the federation answered without a token");
     const expiry = client.credentials.expiry_date;
@@ -57,6 +62,26 @@ export async function federatedToken(
       `the federation refused: ${words.slice(0, 300)}`,
     );
   }
+}
+
+/**
+ * The library chooses in the same way, but warns on stderr, past our log, that files from strangers
+ * are dangerous; this one was named by the user's own environment.
+ */
+function clientOf(options: Readonly<Record<string, unknown>>, scope: string): AuthClient {
+  if (options["type"] === "external_account_authorized_user") {
+    return new ExternalAccountAuthorizedUserClient(
+      options as unknown as ExternalAccountAuthorizedUserClientOptions,
+    );
+  }
+  const source = isRecord(options["credential_source"]) ? options["credential_source"] : {};
+  const client = source["environment_id"] !== undefined
+    ? new AwsClient(options as unknown as AwsClientOptions)
+    : source["executable"] !== undefined
+    ? new PluggableAuthClient(options as unknown as PluggableAuthClientOptions)
+    : new IdentityPoolClient(options as unknown as IdentityPoolClientOptions);
+  client.scopes = [scope];
+  return client;
 }
 
 async function throughHandler(

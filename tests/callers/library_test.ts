@@ -48,6 +48,9 @@ async function story(s3: S3ForTests, driver: string): Promise<void> {
   await using host = await callerHost(s3, false);
   const server = await host.startPostgres({});
   const spool = await host.newDirectory("spool");
+  // Where the server's user can run it.
+  const reachable = join(host.directory, "driver");
+  await writeFile(reachable, await readFile(driver), { mode: 0o755 });
   const destinationPath = `${host.bucketUrl}/backups/`;
   const configuration = { destinationPath, endpointURL: host.endpoint };
   const ask = async (
@@ -55,7 +58,7 @@ async function story(s3: S3ForTests, driver: string): Promise<void> {
     request: Readonly<Record<string, unknown>> = {},
     env: Readonly<Record<string, string>> = host.keys,
   ) =>
-    await call(driver, host, {
+    await call(reachable, host, {
       operation,
       configuration,
       server: "cluster-example",
@@ -179,10 +182,8 @@ async function call(
   request: Readonly<Record<string, unknown>>,
 ): Promise<Answer> {
   const user = serverUser();
-  const reachable = join(host.directory, "driver");
-  await writeFile(reachable, await readFile(driver), { mode: 0o755 });
   return await new Promise((resolve, reject) => {
-    const child = spawn(reachable, [], {
+    const child = spawn(driver, [], {
       // The library finds the commands by its own PATH.
       env: { PATH: host.path },
       cwd: host.directory,

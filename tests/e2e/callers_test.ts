@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { symlinkSync } from "node:fs";
 import { basename, join } from "node:path";
+import { serverUser } from "../../scripts/servers/embedded_postgres.ts";
 import { archiveCurrentSegment } from "../../scripts/servers/write_load.ts";
 import { runProgram, type RunResult } from "./executable.ts";
 import { type Host, newHost } from "./host.ts";
@@ -105,9 +106,9 @@ testOnStores("Fly.io's calls, and the table people read", async (store) => {
   assert.deepEqual(more, [""]);
   assert.match(heading, /^Backup ID +End Time +Begin Wal +Archival Status +Name +$/);
   assert.equal(line.slice(0, 20).trim(), backup.backup_id);
-  assert.match(line.slice(21, 46), /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +$/);
-  assert.equal(line.slice(47, 77).trim(), backup.begin_wal);
-  assert.equal(line.slice(96).trim(), "nightly");
+  assert.match(line.slice(20, 45), /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +$/);
+  assert.equal(line.slice(45, 75).trim(), backup.begin_wal);
+  assert.equal(line.slice(92).trim(), "nightly");
 
   await host.ok("backup-keep", ["--target", "standalone"], ["nightly"]);
   assert.match((await host.ok("backup-list")).split("\n")[1] ?? "", / KEEP:STANDALONE +nightly/);
@@ -166,6 +167,7 @@ async function callByName(host: Host): Promise<Call> {
   symlinkSync(host.executable, join(directory, "barman-cloud"));
   return async (name, words, env = {}, code = 0) => {
     const result = await runProgram(join(directory, name), words, {
+      ...(serverUser() ?? {}),
       env: { ...host.store.env, ...env },
       cwd: host.directory,
     });

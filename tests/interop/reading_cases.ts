@@ -1,6 +1,6 @@
 /** Command lines that leave the bucket as it is. */
 import { COMMANDS } from "./commands.ts";
-import type { Case } from "./side_by_side.ts";
+import type { Case, Outcome } from "./side_by_side.ts";
 import { backup, catalogue, empty, infoText, objects, together } from "./states.ts";
 
 const SERVER = ["URL", "main"];
@@ -54,27 +54,101 @@ const oddValues = together(
     fields: { copy_stats: "{'analysis_time': 61.2, 'copy_time': 60.0}", data_checksums: "None" },
   }),
   backup({ id: "20260109T000000", fields: { mode: "postgres", children_backup_ids: "A,B" } }),
-  backup({ id: "20260110T000000", keep: "standalone\n" }),
-  backup({ id: "20260111T000000", keep: "" }),
-  backup({ id: "20260112T000000", keep: "something" }),
   backup({
     id: "20260113T000000",
     fields: { backup_name: "a name that is longer than seventeen" },
   }),
+);
+const oddKeeps = together(
+  backup({ id: "20260110T000000", keep: "standalone\n" }),
+  backup({ id: "20260111T000000", keep: "" }),
+  backup({ id: "20260112T000000", keep: "something" }),
+);
+const complete = together(
+  backup({ id: "20260101T000000" }),
+  backup({ id: "20260102T000000", segments: [4, 4] }),
 );
 const IDS = [
   ...["20260101T000000", "20260102T000000", "20260103T000000", "20260104T000000"],
   ...["20260105T000000", "20260107T000000", "20260108T000000", "20260109T000000"],
 ];
 
+const UNKNOWN_FIELD_LISTED = [
+  "Backup ID           End Time                 Begin Wal                     Archival Status  Name                ",
+  "20260101T000000     2026-01-01 00:00:31      000000010000000000000002                                           ",
+  "20260102T000000     2026-01-02 00:00:31      000000010000000000000002                                           ",
+  "",
+].join("\n");
+
+/** Some that differ on purpose. */
+const DIFFERENT: readonly Case[] = [
+  ...different("keep-trimmed", "backup-keep", oddKeeps, {
+    "status with a line end": [
+      [...SERVER, "20260110T000000", "-s"],
+      { stdout: "Keep: standalone\n" },
+      { stdout: "Keep: standalone\n\n" },
+    ],
+  }),
+  ...different("keep-empty", "backup-keep", oddKeeps, {
+    "status, empty": [
+      [...SERVER, "20260111T000000", "-s"],
+      { stdout: "Keep: full\n" },
+      { stdout: "Keep: nokeep\n" },
+    ],
+  }),
+  ...different("keep-slash", "backup-keep", catalogue, {
+    "status by a URL with a slash at the end": [
+      ["URL/", "main", "20260102T000000", "-s"],
+      { stdout: "Keep: standalone\n" },
+      { stdout: "Keep: nokeep\n" },
+    ],
+  }),
+  ...different("unknown-field", "backup-list", unknownField, {
+    "a field of a later Barman": [SERVER, { code: 0, stdout: UNKNOWN_FIELD_LISTED }, {
+      code: 1,
+      stdout: "",
+    }],
+  }),
+  ...different("auto-done", "restore", catalogue, {
+    "auto before the first, with a failed one": [
+      [...SERVER, "auto", "--target-time", "2020-01-01", "DIR/data"],
+      { code: 1 },
+      { code: 4 },
+    ],
+    "auto with an LSN before the first, with a failed one": [
+      [...SERVER, "auto", "--target-lsn", "0/1", "DIR/data"],
+      { code: 1 },
+      { code: 4 },
+    ],
+  }),
+  ...different("restore-label", "wal-restore", catalogue, {
+    "backup label": [
+      [...SERVER, "000000010000000000000002.00000028.backup", "DIR/wal"],
+      { code: 0, files: { wal: "content of 000000010000000000000002.00000028.backup" } },
+      { code: 1, files: {} },
+    ],
+  }),
+  ...different("restore-atomic", "wal-restore", catalogue, {
+    "not really compressed": [
+      [...SERVER, "000000020000000100000003", "DIR/wal"],
+      { files: {} },
+      { files: { wal: "" } },
+    ],
+  }),
+];
+
 export const READING: readonly Case[] = [
+  ...DIFFERENT,
+  ...reading("restore", complete, {
+    "auto before the first": [...SERVER, "auto", "--target-time", "2020-01-01", "DIR/data"],
+    "auto with an LSN before the first": [...SERVER, "auto", "--target-lsn", "0/1", "DIR/data"],
+  }),
   ...reading("backup-list", catalogue, {
     "table": SERVER,
     "JSON": [...SERVER, "--format", "json"],
     "JSON, by another word": [...SERVER, "--format", "whatever"],
     "of a server that has nothing": ["URL", "other"],
     "JSON of a server that has nothing": ["URL", "other", "--format", "json"],
-    "URL with a slash at the end": ["URL/", "main"],
   }),
   ...reading("backup-list", unreadable, { "a backup.info is garbage": SERVER }),
   ...reading("backup-list", strangers, {
@@ -84,13 +158,6 @@ export const READING: readonly Case[] = [
     "odd values": SERVER,
     "odd values, JSON": [...SERVER, "--format=json"],
   }),
-  {
-    name: "a field of a later Barman",
-    command: "backup-list",
-    words: [...SERVER, "--format=json"],
-    state: unknownField,
-    reads: true,
-  },
   ...IDS.flatMap((id) =>
     reading("backup-show", catalogue, {
       [`text of ${id}`]: [...SERVER, id],
@@ -133,9 +200,7 @@ export const READING: readonly Case[] = [
     "two at once": [...SERVER, "20260101T000000", "-s", "-r"],
     "a bad target": [...SERVER, "20260101T000000", "--target", "half"],
   }),
-  ...reading("backup-keep", oddValues, {
-    "status with a line end": [...SERVER, "20260110T000000", "-s"],
-    "status, empty": [...SERVER, "20260111T000000", "-s"],
+  ...reading("backup-keep", oddKeeps, {
     "status, something": [...SERVER, "20260112T000000", "-s"],
   }),
   ...reading("restore", catalogue, {
@@ -143,8 +208,6 @@ export const READING: readonly Case[] = [
     "an unknown name": [...SERVER, "nobody", "DIR/data"],
     "a shortcut that finds nothing": ["URL", "other", "last", "DIR/data"],
     "auto of nothing": ["URL", "other", "auto", "DIR/data"],
-    "auto before the first": [...SERVER, "auto", "--target-time", "2020-01-01", "DIR/data"],
-    "auto with an LSN before the first": [...SERVER, "auto", "--target-lsn", "0/1", "DIR/data"],
     "auto, current timeline": [...SERVER, "auto", "--target-tli", "current", "DIR/data"],
     "auto, timeline without backups": [...SERVER, "auto", "--target-tli", "9", "DIR/data"],
     "auto, timeline zero": [...SERVER, "auto", "--target-tli", "0", "DIR/data"],
@@ -228,8 +291,6 @@ export const READING: readonly Case[] = [
     "partial": [...SERVER, "000000010000000100000002", "DIR/wal", "--no-partial"],
     "not there": [...SERVER, "0000000100000000000000F0", "DIR/wal"],
     "only a partial one": [...SERVER, "000000010000000100000003", "DIR/wal"],
-    "backup label": [...SERVER, "000000010000000000000002.00000028.backup", "DIR/wal"],
-    "not really compressed": [...SERVER, "000000020000000100000003", "DIR/wal"],
     "an invalid name": [...SERVER, "pg_wal", "DIR/wal"],
     "no destination": [...SERVER, "000000010000000000000002"],
     "destination in no directory": [...SERVER, "000000010000000000000002", "DIR/no/wal"],
@@ -247,7 +308,7 @@ export const READING: readonly Case[] = [
       ...[...SERVER, "DIR/000000010000000000000001", "--tag", "a,b", "--tags", "c,d"],
     ],
     "KMS key without encryption": [
-      ...[...SERVER, "--sse-kms-key-id", "k", "DIR/000000010000000000000001"],
+      ...[...SERVER, "DIR/000000010000000000000001", "--sse-kms-key-id", "k"],
     ],
     "a bad encryption": [...SERVER, "-e", "rot13", "DIR/000000010000000000000001"],
   }),
@@ -371,6 +432,23 @@ function reading(
     words,
     state,
     reads: true,
+  }));
+}
+
+/** Name → words, what of the outcome is so with ours, and so with Barman. */
+function different(
+  id: string,
+  command: Case["command"],
+  state: Case["state"],
+  named: Readonly<Record<string, [readonly string[], Partial<Outcome>, Partial<Outcome>]>>,
+): Case[] {
+  return Object.entries(named).map(([name, [words, ours, barman]]) => ({
+    name,
+    command,
+    words,
+    state,
+    reads: true,
+    differs: { id, ours, barman },
   }));
 }
 

@@ -88,7 +88,10 @@ export class SideBySide {
         );
       }
       const words = given.words.map((word) =>
-        word.replaceAll("URL", bucket.url).replaceAll("DIR", directory)
+        word.replaceAll("URL", bucket.url).replaceAll("BUCKET", bucket.name).replaceAll(
+          "DIR",
+          directory,
+        )
       );
       const result = await tool.run(given.command, [
         ...given.connection ?? bucket.words,

@@ -1,0 +1,28 @@
+/** Commands that change the bucket: ours beside the newest Barman. */
+import { startS3ForTests } from "../../scripts/servers/s3_for_tests.ts";
+import { COMMANDS, NEWEST, skipWithout } from "./commands.ts";
+import { CHANGING } from "./changing_cases.ts";
+import { SideBySide } from "./side_by_side.ts";
+
+const server = await startS3ForTests();
+const ignore = server === null || skipWithout(NEWEST, "newest");
+
+for (const command of COMMANDS.filter((name) => CHANGING.some((each) => each.command === name))) {
+  Deno.test({
+    name: `${command} does what Barman's does: changing`,
+    ignore,
+    async fn(test) {
+      if (server === null) throw new Error("Without a server this is ignored");
+      const sideBySide = new SideBySide(server);
+      try {
+        for (const given of CHANGING.filter((each) => each.command === command)) {
+          await test.step(given.name, () => sideBySide.check(given));
+        }
+      } finally {
+        sideBySide.close();
+      }
+    },
+  });
+}
+
+globalThis.addEventListener("unload", () => void server?.stop());
