@@ -18,19 +18,11 @@ import {
   startPostgres,
   type TestPostgres,
 } from "./servers/embedded_postgres.ts";
+import { archiveCurrentSegment, compareRows, startWriteLoad } from "./servers/write_load.ts";
 
 const MAJOR = 18;
 const SERVER = `demo-${new Date().toISOString().replaceAll(/[-:]|\..*/g, "")}`;
 const STEP_TIMEOUT_MS = 120_000;
-
-/** A row as the client knows it: the server has confirmed its commit. */
-interface Confirmed {
-  readonly id: string;
-  readonly amount: number;
-  /** Milliseconds since 1970, read before the insert was sent and after its commit was confirmed. */
-  readonly sent: number;
-  readonly confirmed: number;
-}
 
 const started = performance.now();
 function tell(text: string): void {
@@ -76,16 +68,10 @@ async function demo(): Promise<void> {
     },
   });
   tell(`Started PostgreSQL ${MAJOR}; archive_command = barman-cloud wal-archive --zstd ${store} …`);
-  await primary.query(
-    "create table ledger (id bigserial primary key, amount int not null, note text not null)",
-  );
 
-  const confirmed: Confirmed[] = [];
-  let writing = true;
-  const writers = Promise.all([1, 2].map(() => write(primary, confirmed, () => writing)));
-  // Awaited below; if another step fails first, that failure is what to tell.
-  writers.catch(() => undefined);
-  await rowsWritten(confirmed, 200);
+  const load = await startWriteLoad(primary);
+  const { confirmed } = load;
+  await load.more(200);
   tell(`Two clients write all the time (${confirmed.length} rows so far); taking a base backup`);
   const before = performance.now();
   await call(
@@ -108,13 +94,12 @@ async function demo(): Promise<void> {
   );
   for (const line of list.split("\n")) console.log(`           ${line.trimEnd()}`);
 
-  await rowsWritten(confirmed, confirmed.length + 500);
+  await load.more(500);
   const target = Date.now();
   tell(`The moment to come back to: ${new Date(target).toISOString()}`);
-  await rowsWritten(confirmed, confirmed.length + 500);
-  writing = false;
-  await writers;
-  await archived(primary);
+  await load.more(500);
+  await load.stop();
+  await archiveCurrentSegment(primary);
   tell(
     `${confirmed.length} rows confirmed in all, WAL archived. Now the server is killed and its data destroyed`,
   );
@@ -136,63 +121,15 @@ async function demo(): Promise<void> {
   await again.waitUntilReady({ promoted: true, timeoutMs: STEP_TIMEOUT_MS });
   tell("Replayed the archived WAL through restore_command up to that moment");
 
-  const rows = await again.query("select id::text, amount from ledger");
-  const found = new Map(rows.map((row) => [String(row["id"]), Number(row["amount"])]));
-  const wanted = confirmed.filter((row) => row.confirmed < target);
-  const missing = wanted.filter((row) => found.get(row.id) !== row.amount);
-  const late = confirmed.filter((row) => row.sent > target && found.has(row.id));
-  if (wanted.length < 500) throw new Error(`Only ${wanted.length} rows were written: no proof`);
+  const present = confirmed.filter((row) => row.confirmed < target);
+  const absent = confirmed.filter((row) => row.sent > target);
+  const { wanted, missing, late } = await compareRows(again, { present, absent });
+  if (wanted < 500) throw new Error(`Only ${wanted} rows were written: no proof`);
   if (missing.length > 0) throw new Error(`${missing.length} committed rows are missing or differ`);
   if (late.length > 0) throw new Error(`${late.length} rows are from after the chosen moment`);
-  tell(`Compared row by row: all ${wanted.length} rows committed before that moment are there,`);
-  tell(`and none of the ${confirmed.filter((row) => row.sent > target).length} written after it`);
+  tell(`Compared row by row: all ${wanted} rows committed before that moment are there,`);
+  tell(`and none of the ${absent.length} written after it`);
   if (url !== undefined) tell(`Left in your store: ${url} (server name ${SERVER})`);
-}
-
-/** Insert rows one transaction each, noting those that the server has confirmed. */
-async function write(
-  server: TestPostgres,
-  confirmed: Confirmed[],
-  goOn: () => boolean,
-): Promise<void> {
-  await using sql = server.connect();
-  while (goOn()) {
-    const amount = Math.floor(Math.random() * 1e6);
-    const note = "x".repeat(Math.floor(Math.random() * 2000));
-    const sent = Date.now();
-    const [row] =
-      await sql`insert into ledger (amount, note) values (${amount}, ${note}) returning id::text`;
-    confirmed.push({ id: String(row?.["id"]), amount, sent, confirmed: Date.now() });
-    await new Promise((resolve) => setTimeout(resolve, 1));
-  }
-}
-
-async function rowsWritten(confirmed: readonly Confirmed[], count: number): Promise<void> {
-  const end = Date.now() + STEP_TIMEOUT_MS;
-  while (confirmed.length < count) {
-    if (Date.now() > end) throw new Error(`The clients wrote only ${confirmed.length} rows`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
-/** Close the current segment and wait until it is in the archive. */
-async function archived(server: TestPostgres): Promise<void> {
-  const [row] = await server.query("select pg_walfile_name(pg_switch_wal()) as segment");
-  const segment = String(row?.["segment"]);
-  const end = Date.now() + STEP_TIMEOUT_MS;
-  for (;;) {
-    const [state] = await server.query(
-      "select last_archived_wal as done, last_failed_wal as failed from pg_stat_archiver",
-    );
-    if (String(state?.["done"] ?? "") >= segment) return;
-    if (Date.now() > end) {
-      throw new Error(
-        `${segment} was not archived (last: ${state?.["done"]}, failed: ${state?.["failed"]})\n` +
-          await server.logTail(),
-      );
-    }
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
 }
 
 /** Run the executable with our environment (credentials); anything but exit code 0 is an error. */

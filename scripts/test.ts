@@ -11,6 +11,7 @@ import { stop as stopEsbuild } from "esbuild";
 import { ensureExecutable } from "./compile.ts";
 import { ensureDebianPackages } from "./servers/debian_packages.ts";
 import { ensureBarman } from "./servers/barman.ts";
+import { startAzuriteForTests } from "./servers/azurite.ts";
 import { startS3ForTests } from "./servers/s3_for_tests.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
@@ -44,6 +45,11 @@ const s3 = await startS3ForTests();
 if (s3 !== null) {
   tell(`S3 server at ${s3.endpoint}`);
   Object.assign(env, s3.env);
+}
+const azure = await startAzuriteForTests();
+if (azure !== null) {
+  tell("Azurite is running");
+  Object.assign(env, azure.env);
 }
 let failed = 0;
 try {
@@ -86,6 +92,7 @@ try {
   if (summary.passed === 0) failed = 1;
 } finally {
   await s3?.stop();
+  await azure?.stop();
   await rm(skipsFile, { force: true });
 }
 Deno.exit(failed);

@@ -33,10 +33,12 @@ export function startProgress(
     while (samples.length > 2 && time - (samples[0]?.time ?? time) > RATE_WINDOW_MS) {
       samples.shift();
     }
-    const text = `${label}: ${progressText(latest, rateOf(samples))}`;
+    const state = progressText(latest, rateOf(samples));
+    const text = `${label}: ${state}`;
     if (drawn) {
-      const columns = process.stderr.columns || 80;
-      stderr(`\r\x1b[K${text.slice(0, Math.max(columns - 1, 20))}`);
+      // 0 is what a terminal says that does not know.
+      const width = Math.max((process.stderr.columns || 80) - 1, 20);
+      stderr(`\r\x1b[K${text.length <= width ? text : state.slice(0, width)}`);
       visible = true;
     } else log.info(text);
   };

@@ -21,15 +21,19 @@ import { putObject } from "./write.ts";
  * @throws {StoreError} kind `invalid` for a bad URL or setting.
  */
 export async function openGcsStore(url: string, options: StoreOptions): Promise<OpenedStore> {
+  const { store, location } = await openWithoutRetries(url, options);
+  return { store: withRetry(store, {}, options.onNotice), location };
+}
+
+/** The same, but every request is sent once. */
+export async function openWithoutRetries(
+  url: string,
+  options: StoreOptions,
+): Promise<OpenedStore> {
   const { bucket, prefix } = parseGcsUrl(url);
   const config = await readGcsConfig(options);
-  const session = openSession(bucket, config, options);
   return {
-    store: withRetry(
-      gcsStore(session, options),
-      options.attempts === undefined ? {} : { attempts: options.attempts },
-      options.onNotice,
-    ),
+    store: gcsStore(openSession(bucket, config, options), options),
     location: { provider: "google-cloud-storage", url, prefix },
   };
 }

@@ -102,7 +102,7 @@ testOnStores("every unusual place at once comes back in the same place", async (
 
 testOnStores("PostgreSQL 14 with segments of 64 MB, names that need care", async (store) => {
   await using host = await newHost(store);
-  const spaces = { "täble späce": "with 'quotes' and ünicode", plain: "plain" };
+  const spaces = { "täble späce": 'with "quotes" and ünicode', plain: "plain" };
   const server = await host.start({
     major: 14,
     walSegSizeMb: 64,

@@ -28,7 +28,7 @@ Deno.test({
     assert.equal(drawings.at(-1), "", "the last drawing is removed");
     assert.ok(
       drawings.some((text) =>
-        /^Backup \d{8}T\d{6}: copying data, [\d.]+ MiB of [\d.]+ MiB \(\d+%\), [\d.]+ [KM]iB\/s, \d+ s left$/
+        /^(Backup \d{8}T\d{6}: )?copying data, [\d.]+ MiB of [\d.]+ MiB \(\d+%\), [\d.]+ [KM]iB\/s, \d+ s left$/
           .test(text)
       ),
       JSON.stringify(terminal.stdout),

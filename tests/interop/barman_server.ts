@@ -35,7 +35,10 @@ export async function startBarmanServer(python: string): Promise<BarmanServer> {
     );
     child.once("error", reject);
     child.once("exit", (code) => reject(new Error(`${PROGRAM} ended with code ${code}`)));
-    child.stdout.once("data", () => {
+    let told = "";
+    child.stdout.on("data", (chunk: Uint8Array) => {
+      told += new TextDecoder().decode(chunk);
+      if (!told.includes("ready")) return;
       clearTimeout(timer);
       resolve();
     });

@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { openGcsStore } from "../../../providers/gcs/store.ts";
+import { openGcsStore, openWithoutRetries } from "../../../providers/gcs/store.ts";
 import {
   isStoreError,
   type ObjectStore,
@@ -31,7 +31,7 @@ const uploadAnswer = {
 };
 const partAnswer = { headers: { etag: '"part<1>"' } };
 
-type Open = (options?: Partial<StoreOptions>) => Promise<ObjectStore>;
+type Open = (options?: Partial<StoreOptions>, retries?: "once") => Promise<ObjectStore>;
 
 async function withStore(
   answers: readonly Answer[] | ((asked: Asked) => Answer),
@@ -39,9 +39,10 @@ async function withStore(
 ): Promise<void> {
   await withAnswers(answers, async (server) => {
     const opened: ObjectStore[] = [];
-    const open: Open = async (options = {}) => {
+    const open: Open = async (options = {}, retries) => {
       const env = { STORAGE_EMULATOR_HOST: server.endpoint, ...options.env };
-      const { store } = await openGcsStore("gs://bkt/p", { ...options, env });
+      const openStore = retries === "once" ? openWithoutRetries : openGcsStore;
+      const { store } = await openStore("gs://bkt/p", { ...options, env });
       opened.push(store);
       return store;
     };
@@ -130,7 +131,9 @@ Deno.test("Google on the wire: tags that no header can hold are set afterwards, 
     if (method === "POST") {
       return ++completions === 1 ? { status: 503 } : xmlError(404, "NoSuchUpload", "…");
     }
-    if (method === "GET") return { body: { name: "k", size: String(body.length), generation: "1" } };
+    if (method === "GET") {
+      return { body: { name: "k", size: String(body.length), generation: "1" } };
+    }
     return { body: {} };
   };
   await withStore(answers, async ({ open, asked }) => {
@@ -206,13 +209,25 @@ Deno.test("Google's answers: kinds of errors, in the words of both APIs", async 
       /forbidden: x@y does not have storage\.objects\.create/,
     ],
     [jsonError(404, "notFound", "The specified bucket does not exist."), "no-bucket", /bucket/],
-    [{ status: 404, body: "<html>404</html>", headers: { "content-type": "text/html" } }, "no-bucket", /bucket/],
+    [
+      { status: 404, body: "<html>404</html>", headers: { "content-type": "text/html" } },
+      "no-bucket",
+      /bucket/,
+    ],
     [jsonError(412, "conditionNotMet", "…"), "exists", /there already/],
-    [jsonError(400, "invalid", "Provided MD5 hash \"x\" doesn't match calculated MD5 hash"), "unreachable", /damaged/],
+    [
+      jsonError(400, "invalid", 'Provided MD5 hash "x" doesn\'t match calculated MD5 hash'),
+      "unreachable",
+      /damaged/,
+    ],
     [jsonError(400, "invalid", "Bad name"), "invalid", /Bad name/],
     [jsonError(403, "rateLimitExceeded", "slow"), "unavailable", /slow down/],
     [jsonError(429, "rateLimitExceeded", "slow"), "unavailable", /slow down/],
-    [jsonError(503, "backendError", "Backend Error"), "unavailable", /failed \(HTTP 503, backendError/],
+    [
+      jsonError(503, "backendError", "Backend Error"),
+      "unavailable",
+      /failed \(HTTP 503, backendError/,
+    ],
     [{ status: 500, body: "oops" }, "unavailable", /HTTP 500, oops/],
     [{ status: 408 }, "unreachable", /waited too long/],
     [{ status: 407 }, "denied", /proxy/],
@@ -222,7 +237,7 @@ Deno.test("Google's answers: kinds of errors, in the words of both APIs", async 
   ];
   for (const [answer, kind, message] of cases) {
     await withStore([answer], async ({ open }) => {
-      const error = await failure(once(await open()).put("k", body, { createOnly: true }));
+      const error = await failure((await open({}, "once")).put("k", body, { createOnly: true }));
       assert.equal(error.kind, kind, error.message);
       assert.match(error.message, message);
       assert.match(error.message, /^Cannot write k in bucket "bkt" at http:\/\/127.*[^.]$/);
@@ -304,7 +319,8 @@ Deno.test("Google's answers: what is left after a deletion is told for each key"
 });
 
 Deno.test("Google's answers: only an emulator composes, the service's refusal stays one", async () => {
-  const refuse = ({ query }: Asked): Answer => query.has("uploads") ? { status: 400 } : { body: {} };
+  const refuse = ({ query }: Asked): Answer =>
+    query.has("uploads") ? { status: 400 } : { body: {} };
   await withStore(refuse, async ({ open, asked }) => {
     const upload = await (await open()).startMultipart("k");
     await upload.uploadPart(1, body);
@@ -313,12 +329,14 @@ Deno.test("Google's answers: only an emulator composes, the service's refusal st
 });
 
 Deno.test("Google settings: what can't be right is refused, and --endpoint-url is S3's", async () => {
-  for (const [name, value] of [
-    ["STORAGE_EMULATOR_HOST", "ftp://x"],
-    ["API_ENDPOINT_OVERRIDE", "localhost:1"],
-    ["REQUESTS_CA_BUNDLE", "/absent.pem"],
-    ["HTTPS_PROXY", "socks5://x"],
-  ] as const) {
+  for (
+    const [name, value] of [
+      ["STORAGE_EMULATOR_HOST", "ftp://x"],
+      ["API_ENDPOINT_OVERRIDE", "localhost:1"],
+      ["REQUESTS_CA_BUNDLE", "/absent.pem"],
+      ["HTTPS_PROXY", "socks5://x"],
+    ] as const
+  ) {
     await assert.rejects(
       openGcsStore("gs://b", { env: { [name]: value } }),
       (error) => isStoreError(error, "invalid"),
@@ -340,26 +358,6 @@ async function listed(
     names.push(entry.kind === "object" ? entry.key : entry.prefix);
   }
   return names;
-}
-
-/** Ends the pauses of the retries: the last of the same answers is what counts here. */
-function once(store: ObjectStore): ObjectStore {
-  return {
-    ...store,
-    async put(key, content, options = {}) {
-      const stop = new AbortController();
-      let first: unknown;
-      const put = store.put(key, content, { ...options, signal: stop.signal });
-      try {
-        return await put;
-      } catch (error) {
-        first = error;
-        throw first;
-      } finally {
-        stop.abort();
-      }
-    },
-  };
 }
 
 async function failure(promise: Promise<unknown>): Promise<StoreError> {

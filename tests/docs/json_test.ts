@@ -1,0 +1,184 @@
+/** docs/json.md tells the fields that the commands print, their order, types and nulls, and who reads them. */
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import { command as deleteCommand } from "../../lib/commands/backup_delete.ts";
+import { command as keep } from "../../lib/commands/backup_keep.ts";
+import { command as list } from "../../lib/commands/backup_list.ts";
+import { command as show } from "../../lib/commands/backup_show.ts";
+import { command as version } from "../../lib/commands/version.ts";
+import { CLOUDNATIVE_PG_FIELDS, POSTGRES_FLEX_FIELDS } from "../callers/parsing.ts";
+import { AWS_SNAPSHOTS, FAILED_LINES, PLAIN, WITH_TABLESPACES } from "../lib/backup/fixtures.ts";
+import { type TemporaryStore, temporaryStore } from "../lib/backup/temporary_store.ts";
+import { runWords } from "../lib/commands/run_words.ts";
+
+interface DocumentedField {
+  readonly name: string;
+  readonly type: string;
+  readonly null: "yes" | "no" | "omitted";
+  readonly example: string;
+  readonly readBy: readonly string[];
+}
+
+const DOCUMENT = await readFile(
+  fileURLToPath(new URL("../../docs/json.md", import.meta.url)),
+  "utf8",
+);
+
+/** The rows of the table under a heading. */
+function documented(heading: string): DocumentedField[] {
+  const section = DOCUMENT.split(/^## /m).find((text) => text.startsWith(`${heading}\n`));
+  assert.ok(section !== undefined, heading);
+  const rows = section.split("\n").filter((line) => line.startsWith("|"))
+    .map((line) => line.slice(1, -1).split("|").map((cell) => cell.trim()));
+  const [names = [], , ...cells] = rows;
+  return cells.map((row) => {
+    const cell = (name: string) => row[names.indexOf(name)] ?? "";
+    const isNull = cell("null?");
+    assert.ok(isNull === "yes" || isNull === "no" || isNull === "omitted", row.join());
+    return {
+      name: cell("field").replaceAll("`", ""),
+      type: cell("type"),
+      null: isNull,
+      example: cell("example").replace(/^`(.*)`$/, "$1"),
+      readBy: cell("read by").split(" ").filter(Boolean),
+    };
+  });
+}
+
+function typeOf(value: unknown): string {
+  if (value === null) return "null";
+  if (Array.isArray(value)) return "array";
+  return Number.isInteger(value) ? "integer" : typeof value;
+}
+
+/** Documented fields are those that are there, in that order, with those types. */
+function compare(fields: readonly DocumentedField[], value: unknown, mayBeNull: boolean): void {
+  assert.ok(typeof value === "object" && value !== null);
+  const names = fields.map(({ name }) => name).filter((name) => name in value);
+  assert.deepEqual(Object.keys(value), names);
+  for (const { name, type, null: isNull } of fields) {
+    const item = (value as Record<string, unknown>)[name];
+    if (item === undefined) assert.ok(isNull === "omitted", `${name} is left out`);
+    else if (item === null) assert.ok(isNull === "yes" || mayBeNull, `${name} is null`);
+    else assert.equal(typeOf(item), type, name);
+  }
+}
+
+async function json(
+  temporary: TemporaryStore,
+  command: Parameters<typeof runWords>[0],
+  ...words: string[]
+): Promise<unknown> {
+  const { code, stdout } = await runWords(
+    command,
+    temporary.url,
+    "srv",
+    "--format",
+    "json",
+    ...words,
+  );
+  assert.equal(code, 0);
+  assert.ok(stdout.endsWith("\n") && stdout.indexOf("\n") === stdout.length - 1, "one line");
+  return JSON.parse(stdout);
+}
+
+const HOOK_LINES =
+  "children_backup_ids=20260116T103000\ncompression=gzip\ndeduplicated_size=5\nencryption=gpg\nmode=rsync\n" +
+  "parent_backup_id=20260114T103000\nsize=6\nbackup_name=n\nsummarize_wal=on\nerror=e";
+
+Deno.test("fields of backups: every one is documented, and shown by some backup", async () => {
+  await using temporary = await temporaryStore();
+  const { layout, put } = temporary;
+  const ids = [1, 2, 3, 4, 5].map((day) => `2026011${day}T103000`);
+  const [plain = "", tablespaces = "", snapshots = "", hook = "", failed = ""] = ids;
+  await put(layout.backupInfo(plain), PLAIN);
+  await put(layout.backupInfo(tablespaces), WITH_TABLESPACES);
+  await put(layout.backupInfo(snapshots), AWS_SNAPSHOTS);
+  await temporary.addBackup(hook, HOOK_LINES);
+  await temporary.addBackup(
+    failed,
+    `${FAILED_LINES}\nend_time=None\nbegin_wal=None\ntimeline=None`,
+  );
+  const fields = documented("backup-list and backup-show");
+  const document = await json(temporary, list) as Record<string, unknown[]>;
+  assert.deepEqual(Object.keys(document), ["backups_list"]);
+  const backups = document["backups_list"] ?? [];
+  assert.equal(backups.length, ids.length);
+  const seen = new Set<string>();
+  for (const [index, backup] of backups.entries()) {
+    compare(fields, backup, ids[index] === failed);
+    for (const [name, value] of Object.entries(backup as object)) {
+      if (value !== null) seen.add(name);
+    }
+    const shown = await json(temporary, show, ids[index] ?? "") as Record<string, unknown>;
+    assert.deepEqual(shown, { [index === 2 ? "pg-main" : "cloud"]: backup });
+  }
+  assert.deepEqual(fields.map(({ name }) => name).filter((name) => !seen.has(name)), []);
+});
+
+Deno.test("who reads which field of a backup is what the replay of callers reads", () => {
+  const fields = documented("backup-list and backup-show");
+  const readers = { C: CLOUDNATIVE_PG_FIELDS, F: POSTGRES_FLEX_FIELDS } as const;
+  for (const [mark, read] of Object.entries(readers)) {
+    const marked = fields.filter(({ readBy }) => readBy.includes(mark));
+    assert.deepEqual(marked.map(({ name }) => name).sort(), Object.keys(read).sort(), mark);
+    for (const { name, type } of marked) {
+      assert.equal(Object.entries(read).find(([key]) => key === name)?.[1], type);
+    }
+  }
+});
+
+Deno.test("examples are JSON of the documented type", () => {
+  for (
+    const heading of ["backup-list and backup-show", "backup-keep", "backup-delete", "version"]
+  ) {
+    for (const { name, type, example } of documented(heading)) {
+      assert.equal(typeOf(JSON.parse(example.replace(", …}", "}"))), type, name);
+    }
+  }
+});
+
+Deno.test("keep, delete and version", async () => {
+  await using temporary = await temporaryStore();
+  await temporary.addBackup("20260110T000000", "begin_wal=000000010000000100000002");
+  await temporary.addBackup("20260111T000000", "begin_wal=000000010000000300000001");
+  await temporary.addWal("000000010000000000000001", "000000010000000300000000.gz");
+  const keepFields = documented("backup-keep");
+  const id = "20260110T000000";
+  const status = await json(temporary, keep, id, "--status");
+  compare(keepFields, status, false);
+  assert.deepEqual(status, { backup_id: id, keep: null });
+  await runWords(keep, temporary.url, "srv", id, "--target", "standalone");
+  assert.deepEqual(await json(temporary, keep, "first", "--status"), {
+    backup_id: id,
+    keep: "standalone",
+  });
+  await runWords(keep, temporary.url, "srv", id, "--release");
+
+  const planned = await json(temporary, deleteCommand, "--dry-run", "-r", "REDUNDANCY 1") as {
+    deletions: unknown[];
+  };
+  for (const deletion of planned.deletions) compare(documented("backup-delete"), deletion, false);
+  assert.deepEqual(planned, {
+    deletions: [{
+      backup_id: id,
+      snapshots_provider: null,
+      objects: [`srv/base/${id}/data.tar`, `srv/base/${id}/backup.info`],
+      wal_prefixes: [],
+      wals: [
+        "srv/wals/0000000100000000/000000010000000000000001",
+        "srv/wals/0000000100000003/000000010000000300000000.gz",
+      ],
+    }],
+  });
+  assert.deepEqual(await json(temporary, deleteCommand, "--dry-run", "-b", ""), { deletions: [] });
+  assert.deepEqual(await json(temporary, deleteCommand, "--dry-run", "-r", "REDUNDANCY 9"), {
+    deletions: [],
+  });
+
+  for (const words of [["--json"], ["--format", "json"]]) {
+    const { stdout } = await runWords(version, ...words);
+    compare(documented("version"), JSON.parse(stdout), false);
+  }
+});
