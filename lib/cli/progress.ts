@@ -3,6 +3,7 @@
  */
 import type { Progress, ProgressListener } from "../progress.ts";
 import type { CommandContext } from "./command.ts";
+import { readableSize } from "./table.ts";
 
 export interface ProgressDisplay {
   readonly listener: ProgressListener;
@@ -74,27 +75,15 @@ export function progressText(progress: Progress, rate: number | null): string {
   if (totalBytes !== null && totalBytes > 0) {
     // The total is an estimate made before the job: the source goes on changing.
     const share = Math.min(99, Math.floor(doneBytes * 100 / totalBytes));
-    parts.push(`${byteText(doneBytes)} of ${byteText(totalBytes)} (${share}%)`);
-  } else parts.push(byteText(doneBytes));
+    parts.push(`${readableSize(doneBytes)} of ${readableSize(totalBytes)} (${share}%)`);
+  } else parts.push(readableSize(doneBytes));
   if (rate !== null && rate > 0) {
-    parts.push(`${byteText(rate)}/s`);
+    parts.push(`${readableSize(rate)}/s`);
     if (totalBytes !== null && totalBytes > doneBytes) {
       parts.push(`${durationText((totalBytes - doneBytes) / rate)} left`);
     }
   }
   return parts.join(", ");
-}
-
-/** `25.6 MiB`: 1024-based, one decimal from KiB on. */
-export function byteText(bytes: number): string {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-  let value = bytes;
-  let unit = 0;
-  while (value >= 1024 && unit < units.length - 1) {
-    value /= 1024;
-    unit += 1;
-  }
-  return unit === 0 ? `${Math.floor(bytes)} B` : `${value.toFixed(1)} ${units[unit]}`;
 }
 
 /** `1 h 05 min`, `4 min 10 s`, `33 s`. */

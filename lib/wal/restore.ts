@@ -39,25 +39,32 @@ export async function restoreWal(
   options: { readonly signal?: AbortSignal | undefined; readonly log: Logger },
 ): Promise<RestoreResult> {
   const { log } = options;
-  const candidates = await findCandidates(store, layout, request, options);
-  let damage: unknown;
-  for (const candidate of candidates) {
-    // A broken segment is an error, not a reason to end recovery inside the segment.
-    if (damage !== undefined && candidate.partial) break;
-    try {
-      const size = await download(store, candidate, request.destination, options);
-      return { kind: "restored", candidate, size };
-    } catch (error) {
-      if (isStoreError(error, "not-found")) {
-        log.info(`${candidate.key} was listed but is gone`);
-      } else if (error instanceof CorruptDataError) {
-        log.warning(`${candidate.key} is damaged: ${error.message}`);
-        damage ??= error;
-      } else throw error;
+  for (let listings = 1;; listings++) {
+    const candidates = await findCandidates(store, layout, request, options);
+    let damage: unknown;
+    let gone: unknown;
+    for (const candidate of candidates) {
+      // A broken segment is an error, not a reason to end recovery inside the segment.
+      if (damage !== undefined && candidate.partial) break;
+      try {
+        const size = await download(store, candidate, request.destination, options);
+        return { kind: "restored", candidate, size };
+      } catch (error) {
+        if (isStoreError(error, "not-found")) {
+          log.info(`${candidate.key} was listed but is gone`);
+          gone ??= error;
+        } else if (error instanceof CorruptDataError) {
+          log.warning(`${candidate.key} is damaged: ${error.message}`);
+          damage ??= error;
+        } else throw error;
+      }
     }
+    if (damage !== undefined) throw damage;
+    if (gone === undefined) return { kind: "not-found" };
+    // What was deleted meanwhile is not in the next listing. What is listed again and "not there" again is not
+    // absent: a gateway answers 404 for reasons of its own.
+    if (listings > 1) throw gone;
   }
-  if (damage !== undefined) throw damage;
-  return { kind: "not-found" };
 }
 
 async function findCandidates(

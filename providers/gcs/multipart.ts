@@ -25,7 +25,7 @@ import { startComposedUpload } from "./composed_upload.ts";
 import { elementOf, refusesRequest } from "./errors.ts";
 import { requirePartNumber, requireParts } from "./limits.ts";
 import { objectPath, xmlPath } from "./paths.ts";
-import { headObject } from "./read.ts";
+import { bucketIsMissing, headObject } from "./read.ts";
 import type { GcsSession, RequestContext } from "./session.ts";
 import { CONTENT_TYPE, md5, metadataOf, requireFree, type WriteSettings } from "./write.ts";
 
@@ -50,9 +50,9 @@ export async function startMultipart(
     try {
       return await startXmlUpload(session, settings, key, options, context);
     } catch (error) {
-      if (session.isGoogle || isStoreError(error, "no-bucket") || !refusesRequest(error)) {
-        throw error;
-      }
+      if (session.isGoogle || !refusesRequest(error)) throw error;
+      // An emulator that is called by a name it does not expect answers 404 to all that it lacks.
+      if (isStoreError(error, "no-bucket") && await bucketIsMissing(session, context)) throw error;
       learnt.composes = true;
     }
   }

@@ -4,6 +4,7 @@
  */
 import { readFile } from "node:fs/promises";
 import http from "node:http";
+import { homedir } from "node:os";
 import { join } from "node:path";
 import { loadSharedConfigFiles } from "@smithy/core/config";
 import type { StoreOptions } from "../open.ts";
@@ -41,7 +42,7 @@ export interface EnvironmentKeys {
  */
 export async function readS3Config(options: StoreOptions): Promise<S3Config> {
   const { env } = options;
-  const home = env["HOME"] || env["USERPROFILE"] || "/";
+  const home = env["HOME"] || env["USERPROFILE"] || homeOfUser();
   const configFile = fromHome(env["AWS_CONFIG_FILE"], home) ?? join(home, ".aws", "config");
   const credentialsFile = fromHome(env["AWS_SHARED_CREDENTIALS_FILE"], home) ??
     join(home, ".aws", "credentials");
@@ -53,10 +54,12 @@ export async function readS3Config(options: StoreOptions): Promise<S3Config> {
   const profile = options.awsProfile || env["AWS_PROFILE"] || env["AWS_DEFAULT_PROFILE"] ||
     undefined;
   const name = profile ?? "default";
-  const inConfig = files.configFile[name];
-  if (
-    profile !== undefined && inConfig === undefined && files.credentialsFile[name] === undefined
-  ) {
+  const inCredentials = files.credentialsFile[name];
+  // Settings in the credentials file count too, and more: boto3 lays them over those of the other.
+  const inConfig = inCredentials === undefined
+    ? files.configFile[name]
+    : { ...files.configFile[name], ...inCredentials };
+  if (profile !== undefined && inConfig === undefined) {
     throw new StoreError(
       "invalid",
       `There is no AWS profile "${profile}" in ${configFile} or ${credentialsFile}`,
@@ -91,6 +94,15 @@ export async function readS3Config(options: StoreOptions): Promise<S3Config> {
     ),
     environmentKeys: options.awsProfile ? undefined : environmentKeys(env),
   };
+}
+
+/** As the system has it, for callers that pass no environment on; a uid without a name has none. */
+function homeOfUser(): string {
+  try {
+    return homedir();
+  } catch {
+    return "/";
+  }
 }
 
 type Section = Readonly<Record<string, string | undefined>>;

@@ -154,6 +154,8 @@ function judgeTransport({ code = "", message }: Facts, context: ErrorContext): V
     case "CONNECT_TIMEOUT":
     case "READ_TIMEOUT":
       return again(`no answer in time (${message})`);
+    case "PROXY_UNREACHABLE":
+      return again(`${message}; look at HTTPS_PROXY`);
     case "EMFILE":
     case "ENFILE":
       return again("too many open files; raise the limit (ulimit -n)");

@@ -74,6 +74,13 @@ export class TunnelAgent extends https.Agent {
   ): Duplex {
     const done = callback as ((error: Error | null, stream?: Duplex) => void) | undefined;
     const failed = (error: Error) => done?.(error);
+    const unreachable = (error: NodeJS.ErrnoException) =>
+      failed(
+        Object.assign(
+          new Error(`the proxy ${this.#proxy.host} can't be reached (${error.code ?? error.message})`),
+          { code: "PROXY_UNREACHABLE" },
+        ),
+      );
     const target = `${isIpv6(options.host) ? `[${options.host}]` : options.host}:${options.port}`;
     const authorization = authorizationOf(this.#proxy);
     const { request } = this.#proxy.protocol === "https:" ? https : http;
@@ -88,9 +95,9 @@ export class TunnelAgent extends https.Agent {
         ...(authorization === undefined ? {} : { "proxy-authorization": authorization }),
       },
     });
-    connect.once("error", failed);
+    connect.once("error", unreachable);
     connect.once("connect", (response, socket) => {
-      connect.off("error", failed);
+      connect.off("error", unreachable);
       if (response.statusCode !== 200) {
         socket.destroy();
         failed(new Error(`the proxy answered ${response.statusCode} to CONNECT ${target}`));

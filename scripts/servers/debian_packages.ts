@@ -14,6 +14,8 @@ const WANTED: readonly WantedPackage[] = [
   { name: "radosgw", file: "/usr/bin/radosgw" },
   { name: "ceph-mon", file: "/usr/bin/ceph-mon" },
   { name: "ceph-osd", file: "/usr/bin/ceph-osd" },
+  // For the gateway's certificate.
+  { name: "openssl", file: "/usr/bin/openssl" },
   { name: "barman-cli-cloud", file: "/usr/bin/barman-cloud-backup" },
 ];
 

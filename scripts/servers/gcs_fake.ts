@@ -283,7 +283,13 @@ async function sendMedia({ request, response }: Call, object: GcsObject): Promis
   for (let at = start; at < end; at += 256 * 1024) {
     if (response.destroyed) return;
     if (!response.write(content.subarray(at, Math.min(end, at + 256 * 1024)))) {
-      await Promise.race([once(response, "drain"), once(response, "close")]);
+      await new Promise<void>((resolve) => {
+        const done = () => {
+          response.off("drain", done).off("close", done);
+          resolve();
+        };
+        response.on("drain", done).on("close", done);
+      });
     }
   }
   response.end();

@@ -55,10 +55,13 @@ function typeOf(value: unknown): string {
 /** Documented fields are those that are there, in that order, with those types. */
 function compare(fields: readonly DocumentedField[], value: unknown, mayBeNull: boolean): void {
   assert.ok(typeof value === "object" && value !== null);
-  const names = fields.map(({ name }) => name).filter((name) => name in value);
-  assert.deepEqual(Object.keys(value), names);
+  const items: Readonly<Record<string, unknown>> = { ...value };
+  assert.deepEqual(
+    Object.keys(items),
+    fields.map(({ name }) => name).filter((name) => name in items),
+  );
   for (const { name, type, null: isNull } of fields) {
-    const item = (value as Record<string, unknown>)[name];
+    const item = items[name];
     if (item === undefined) assert.ok(isNull === "omitted", `${name} is left out`);
     else if (item === null) assert.ok(isNull === "yes" || mayBeNull, `${name} is null`);
     else assert.equal(typeOf(item), type, name);

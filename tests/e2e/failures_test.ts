@@ -12,13 +12,15 @@ import { testOnStores } from "./stores.ts";
 /** Slow enough to be interrupted: the copy takes some ten seconds, and parts are small. */
 const SLOWLY = [
   ...["--immediate-checkpoint", "--max-bandwidth", "4MB", "--max-archive-size", "10GB"],
+  // What waits in memory for its upload no longer needs PostgreSQL.
+  ...["--jobs", "1"],
 ];
 /** From a signal or a lost connection to the end of the process, in milliseconds. */
 const SOON = 8000;
 
 testOnStores("a backup ended by SIGTERM or SIGINT is FAILED and leaves nothing", async (store) => {
   await using host = await newHost(store);
-  const server = await host.start();
+  const server = await startFilled(host);
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     const { result, took } = await disturbed(host, server, (pid) => process.kill(pid, signal));
     assert.equal(result.code, 1, result.stderr);
@@ -33,7 +35,7 @@ testOnStores("a backup ended by SIGTERM or SIGINT is FAILED and leaves nothing",
 
 testOnStores("a backup ended by kill -9 is ignored, and the next one is fine", async (store) => {
   await using host = await newHost(store);
-  const server = await host.start();
+  const server = await startFilled(host);
   const { result } = await disturbed(host, server, (pid) => process.kill(pid, "SIGKILL"));
   assert.equal(result.signal, "SIGKILL");
   await sessionGone(server);
@@ -46,7 +48,7 @@ testOnStores("a backup ended by kill -9 is ignored, and the next one is fine", a
 
 testOnStores("a backup fails at once when PostgreSQL goes down", async (store) => {
   await using host = await newHost(store);
-  const server = await host.start();
+  const server = await startFilled(host);
   const { result, took } = await disturbed(host, server, () => server.stop("immediate"));
   assert.equal(result.code, 1);
   assert.match(result.stderr, /ERROR: .*(PostgreSQL|session|terminating connection)/);
@@ -68,7 +70,7 @@ testOnStores("a backup fails at once when PostgreSQL goes down", async (store) =
 
 testOnStores("a backup survives some seconds without the store", async (store) => {
   await using host = await newHost(store);
-  const server = await host.start();
+  const server = await startFilled(host);
   const proxy = await startFaultProxy(store.endpoint ?? "");
   try {
     const { result } = await disturbed(host, server, async () => {
@@ -88,7 +90,7 @@ testOnStores("a backup survives some seconds without the store", async (store) =
 
 testOnStores("a backup fails clearly when the store does not come back", async (store) => {
   await using host = await newHost(store);
-  const server = await host.start();
+  const server = await startFilled(host);
   const proxy = await startFaultProxy(store.endpoint ?? "");
   try {
     const { result, took } = await disturbed(host, server, () => {
@@ -166,7 +168,7 @@ testOnStores(
 
 testOnStores("a restore names the archive that is broken or missing", async (store) => {
   await using host = await newHost(store);
-  const server = await host.start();
+  const server = await startFilled(host);
   await host.ok("backup", [
     ...["--zstd", "--immediate-checkpoint", "--max-archive-size", "1MB"],
     ...["-d", server.conninfo()],
@@ -205,6 +207,15 @@ testOnStores("a restore names the archive that is broken or missing", async (sto
   assert.match(unknown.stderr, /20200101T000000/);
 });
 
+/** With some 40 MB. */
+async function startFilled(host: Host): Promise<TestPostgres> {
+  const server = await host.start({ settings: { max_wal_size: "256MB" } });
+  await server.query(
+    "create table filler as select repeat(md5(i::text), 30) from generate_series(1, 20000) i",
+  );
+  return server;
+}
+
 /** Run a slow backup and disturb it when it uploads. */
 async function disturbed(
   host: Host,
@@ -226,7 +237,7 @@ async function disturbed(
     return (await host.store.leftovers()).length > 0;
   });
   // In the middle of the copy, with parts that are there already.
-  await sleep(2500);
+  await sleep(1500);
   assert.equal(result, undefined, `too early: ${result?.stderr}`);
   const began = performance.now();
   await disturb(pid);

@@ -85,6 +85,14 @@ const STEPS: ReadonlyArray<readonly [string, (subject: Subject) => Promise<void>
       skip(`objects ['${layout.backup(A)}data.tar', '${layout.backupInfo(A)}']`) + folder(0) +
       folder(1) + skip(`objects ['${layout.wal(wal(2, 4))}']`),
     ]);
+    const asJson = await run(deleteCommand, "--dry-run", "--format=json", "-r", "REDUNDANCY 2");
+    assert.deepEqual(JSON.parse(asJson.stdout).deletions, [{
+      backup_id: A,
+      snapshots_provider: null,
+      objects: [`${layout.backup(A)}data.tar`, layout.backupInfo(A)],
+      wal_prefixes: [0, 1].map((log) => `${layout.wals}00000001${hex(log)}/`),
+      wals: [layout.wal(wal(2, 4))],
+    }]);
     assert.deepEqual(await keys(), before);
     proxy.seen.length = 0;
     quiet(await run(deleteCommand, "--retention", "REDUNDANCY 2"));

@@ -174,18 +174,36 @@ Deno.test("wal-restore: an object that vanished between listing and read makes r
   withLocalStore(async (local) => {
     await put(local, NAME, walBytes(1000, 1));
     await put(local, `${NAME}.gz`, walBytes(1000, 2));
-    const vanishing = (...names: string[]) =>
-      altered(local.store, {
+    const vanishing = (...names: string[]) => {
+      let read = false;
+      return altered(local.store, {
+        async *list(prefix, options) {
+          for await (const entry of local.store.list(prefix, options)) {
+            const key = entry.kind === "object" ? entry.key : "";
+            if (!read || !names.some((name) => key === `${FOLDER}${name}`)) yield entry;
+          }
+        },
         get(key, options) {
           const gone = names.some((name) => key === `${FOLDER}${name}`);
+          read = true;
           if (gone) return Promise.reject(new StoreError("not-found", `No ${key}`, { key }));
           return local.store.get(key, options);
         },
       });
+    };
     const one = await restore({ ...local, store: vanishing(NAME) });
     assert.deepEqual(one.content, Buffer.from(walBytes(1000, 2)));
     const both = await restore({ ...local, store: vanishing(NAME, `${NAME}.gz`) });
     assert.deepEqual(both.result, { kind: "not-found" });
+  }));
+
+Deno.test("wal-restore: an object that stays listed and can't be read is an error, not an absence", () =>
+  withLocalStore(async (local) => {
+    await put(local, NAME, walBytes(1000));
+    const store = altered(local.store, {
+      get: (key) => Promise.reject(new StoreError("not-found", `No ${key}`, { key })),
+    });
+    await assert.rejects(restore({ ...local, store }), { name: "StoreError", kind: "not-found" });
   }));
 
 Deno.test("wal-restore: damaged data is passed over for another complete object, never for a partial", () =>

@@ -318,9 +318,9 @@ Deno.test("Google's answers: what is left after a deletion is told for each key"
   });
 });
 
-Deno.test("Google's answers: only an emulator composes, the service's refusal stays one", async () => {
+Deno.test("Google's answers: an emulator without multipart uploads is helped by composing", async () => {
   const refuse = ({ query }: Asked): Answer =>
-    query.has("uploads") ? { status: 400 } : { body: {} };
+    query.has("uploads") ? { status: 400 } : { body: { name: "x", generation: "1" } };
   await withStore(refuse, async ({ open, asked }) => {
     const upload = await (await open()).startMultipart("k");
     await upload.uploadPart(1, body);

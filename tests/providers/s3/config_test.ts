@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
-import { tmpdir } from "node:os";
+import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 import { isStoreError } from "../../../providers/object_store.ts";
 import type { StoreOptions } from "../../../providers/open.ts";
@@ -30,7 +30,9 @@ async function withFiles(run: (env: Record<string, string>) => Promise<void>): P
   await writeFile(at("config"), CONFIG);
   await writeFile(
     at("credentials"),
-    "[only-keys]\naws_access_key_id = a\naws_secret_access_key = b\n",
+    "[only-keys]\naws_access_key_id = a\naws_secret_access_key = b\n" +
+      "[all-in-one]\naws_access_key_id = a\naws_secret_access_key = b\n" +
+      "region = eu-north-1\nendpoint_url = http://one:9000\n",
   );
   await writeFile(at("ca.pem"), AUTHORITY);
   await writeFile(at("empty.pem"), "nothing");
@@ -94,6 +96,18 @@ Deno.test("S3 settings: option, then environment, then the profile", async () =>
     };
     assert.equal((await read(ignored)).endpoint, undefined);
   });
+});
+
+Deno.test("S3 settings: those in the credentials file count, as for boto3", async () => {
+  await withFiles(async (env) => {
+    const one = await read({ ...env, AWS_PROFILE: "all-in-one" });
+    assert.equal(one.region, "eu-north-1");
+    assert.equal(one.endpoint, "http://one:9000");
+  });
+});
+
+Deno.test("S3 settings: without HOME the home of the user is the system's", async () => {
+  assert.equal((await read({})).configFile, join(userInfo().homedir ?? "", ".aws", "config"));
 });
 
 Deno.test("S3 settings: keys of the environment win over AWS_PROFILE, not over the option", async () => {
