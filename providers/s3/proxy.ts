@@ -77,7 +77,9 @@ export class TunnelAgent extends https.Agent {
     const unreachable = (error: NodeJS.ErrnoException) =>
       failed(
         Object.assign(
-          new Error(`the proxy ${this.#proxy.host} can't be reached (${error.code ?? error.message})`),
+          new Error(
+            `the proxy ${this.#proxy.host} can't be reached (${error.code ?? error.message})`,
+          ),
           { code: "PROXY_UNREACHABLE" },
         ),
       );

@@ -124,11 +124,10 @@ export function zshCompletion(commands: readonly DocumentedCommand[]): string {
   const text = (words: string) =>
     words.replace(/[\\[\]:]/g, (sign) => `\\${sign}`).replaceAll("'", "'\\''");
   const action = (value: Expected) =>
-    value.kind === "words"
-      ? `(${text(value.words.join(" "))})`
-      : value.kind === "path"
+    value.kind === "words" ? `(${text(value.words.join(" "))})` : value.kind === "path"
       ? "_files"
-      : " ";
+      // No words; a blank alone would be a message, beside which zsh does not insert a single match.
+      : "( )";
   const option = ({ flags, value, choices, help, repeatable, greedy }: DocumentedOption) =>
     flags.map((flag) => {
       const star = repeatable || greedy ? "*" : "";

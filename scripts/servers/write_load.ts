@@ -87,6 +87,8 @@ export async function startWriteLoad(
 
 /** Close the current WAL segment and wait until it is in the archive. */
 export async function archiveCurrentSegment(server: TestPostgres): Promise<string> {
+  // An empty segment is not closed; an immediate message makes sure that this one is not.
+  await server.query("select pg_logical_emit_message(false, 'test', 'last')");
   const [row] = await server.query("select pg_walfile_name(pg_switch_wal()) as segment");
   const segment = String(row?.["segment"]);
   const end = Date.now() + STEP_TIMEOUT_MS;

@@ -160,6 +160,60 @@ Deno.test({
 });
 
 Deno.test({
+  name: "zsh completes",
+  ignore: skipUnless(
+    available("zsh", ["--version"]),
+    "Completion in zsh",
+    "apt-get install zsh",
+  ),
+  fn() {
+    const cases = [
+      ["barman-cloud backup-l", "barman-cloud backup-list "],
+      ["barman-cloud-wal-archive --zst", "barman-cloud-wal-archive --zstd "],
+      ["barman-cloud backup -e aws", "barman-cloud backup -e aws:kms "],
+      [
+        "barman-cloud-backup-show s3://b main last-",
+        "barman-cloud-backup-show s3://b main last-failed ",
+      ],
+    ];
+    // A terminal of its own, in which the key after Tab prints the line.
+    const script = `
+      zmodload zsh/zpty
+      zpty z zsh -f -i
+      seen=
+      until_seen() { local chunk; repeat 100 { while zpty -r -t z chunk; do seen+=$chunk; done; [[ $seen == *$1* ]] && return; sleep 0.1 } }
+      zpty -w z 'PS1="%# "; fpath=($COMPLETIONS $fpath); autoload -U compinit; compinit -u -D; bindkey "^I" complete-word; show-it() { print -r -- "<$BUFFER>"; BUFFER= }; zle -N show-it; bindkey "^X" show-it; print re""ady'
+      until_seen ready
+      for line in "$@"; do
+        seen=
+        zpty -w -n z "$line"$'\\t\\x18'
+        until_seen '<*>'
+        print -r -- "$seen" | grep -o '<[^>]*>'
+      done
+      zpty -d z`;
+    const { stdout } = spawnSync("zsh", [
+      "-f",
+      "-c",
+      script,
+      "zsh",
+      ...cases.map(([typed = ""]) => typed),
+    ], {
+      encoding: "utf8",
+      env: {
+        PATH: "/usr/bin:/bin",
+        TERM: "xterm",
+        COLUMNS: "200",
+        COMPLETIONS: join(DOCS, "completions", "zsh"),
+      },
+    });
+    assert.deepEqual(
+      stdout.trim().split("\n").map((line) => line.trim()),
+      cases.map(([, completed]) => `<${completed}>`),
+    );
+  },
+});
+
+Deno.test({
   name: "man finds nothing to warn about",
   ignore: skipUnless(
     available("man", ["--version"]),

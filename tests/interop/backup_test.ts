@@ -16,7 +16,14 @@ import {
   type Tool,
 } from "./commands.ts";
 import { trimForOldBarman } from "./old_barman.ts";
-import { archiveAll, assertRestored, type Filled, fingerprint, startFilled } from "./postgres.ts";
+import {
+  archiveAll,
+  assertRestored,
+  type Filled,
+  fingerprint,
+  forgetArchived,
+  startFilled,
+} from "./postgres.ts";
 
 const s3 = await startS3ForTests();
 
@@ -68,6 +75,7 @@ for (const { major, writer, readers } of PLANS) {
       if (s3 === null || writer === null) throw new Error("Without servers this is ignored");
       await using filled = await startFilled(major);
       const expected = await fingerprint(filled.server);
+      await forgetArchived(filled);
       using bucket = await newBucket(s3);
       const ways = WAYS.filter(({ since }) =>
         isAtLeast(writer, ...since) && there.some((reader) => isAtLeast(reader, ...since))

@@ -38,7 +38,7 @@ export async function startBarmanServer(python: string): Promise<BarmanServer> {
     let told = "";
     child.stdout.on("data", (chunk: Uint8Array) => {
       told += new TextDecoder().decode(chunk);
-      if (!told.includes("ready")) return;
+      if (!told.includes("ready\n")) return;
       clearTimeout(timer);
       resolve();
     });

@@ -1,10 +1,5 @@
 import assert from "node:assert/strict";
-import {
-  durationText,
-  progressText,
-  rateOf,
-  startProgress,
-} from "../../../lib/cli/progress.ts";
+import { durationText, progressText, rateOf, startProgress } from "../../../lib/cli/progress.ts";
 import { createLogger } from "../../../lib/cli/log.ts";
 
 Deno.test("progress tells activity, done of total, rate and time left", () => {

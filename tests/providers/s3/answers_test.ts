@@ -398,6 +398,26 @@ Deno.test("S3 answers: a 200 that is no answer of a store is neither a success n
   }
 });
 
+Deno.test("S3 answers: a part that is sent again counts against the bandwidth", async () => {
+  const begun = xml("InitiateMultipartUploadResult", "<UploadId>u</UploadId>");
+  const times: number[] = [];
+  const answers = ({ method }: Request): Answer => {
+    if (method === "POST") return { status: 200, body: begun };
+    times.push(performance.now());
+    return times.length === 1
+      ? { status: 503, body: xmlError("SlowDown", "Wait") }
+      : { status: 200 };
+  };
+  await withAnswers(answers, async ({ open }) => {
+    const store = await open({ maxBandwidth: 1000 }, { AWS_MAX_ATTEMPTS: "2" });
+    const upload = await store.startMultipart("k");
+    await upload.uploadPart(1, new Uint8Array(1500));
+  });
+  const [first = 0, second = 0] = times;
+  // The pause before the second attempt alone is half a second at most.
+  assert.ok(second - first > 1400, `${second - first} ms`);
+});
+
 Deno.test("S3 answers: an error within 200 is an error, and a gone upload is not-found", async () => {
   const started = {
     status: 200,

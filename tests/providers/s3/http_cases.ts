@@ -250,7 +250,11 @@ export const HTTP_CASES: ReadonlyArray<readonly [name: string, run: () => Promis
       { proxyFor: proxyChoice({ HTTPS_PROXY: `127.0.0.1:${port}` }) },
       "https://localhost:1",
     );
-    await assert.rejects(other.exchange("GET", "/"), { code: "ECONNREFUSED" });
+    await assert.rejects(other.exchange("GET", "/"), (error: NodeJS.ErrnoException) => {
+      assert.equal(error.code, "PROXY_UNREACHABLE");
+      assert.match(error.message, new RegExp(`proxy 127.0.0.1:${port} .*ECONNREFUSED`));
+      return true;
+    });
   }],
 ];
 
