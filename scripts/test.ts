@@ -12,6 +12,7 @@ import { ensureExecutable } from "./compile.ts";
 import { ensureDebianPackages } from "./servers/debian_packages.ts";
 import { ensureBarman } from "./servers/barman.ts";
 import { startAzuriteForTests } from "./servers/azurite.ts";
+import { ensureFakeGcsServer, FAKE_GCS_SERVER_MISSING } from "./servers/fake_gcs_server.ts";
 import { startS3ForTests } from "./servers/s3_for_tests.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
@@ -40,6 +41,13 @@ await stopEsbuild();
 const barman = await ensureBarman(tell);
 if (barman.newest !== null) env["BARMAN_NEWEST"] = barman.newest;
 if (barman.packaged !== null) env["BARMAN_PACKAGED"] = barman.packaged;
+
+// Beside it the tests always run on a fake of their own.
+const gcs = await ensureFakeGcsServer(tell);
+if ("missing" in gcs) {
+  tell(`no fake-gcs-server: ${gcs.missing}`);
+  env[FAKE_GCS_SERVER_MISSING] = gcs.missing;
+} else tell(`fake-gcs-server at ${gcs.path}`);
 
 const s3 = await startS3ForTests();
 if (s3 !== null) {

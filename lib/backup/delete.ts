@@ -179,16 +179,40 @@ export async function printDeletion(
   format: "console" | "json" = "console",
 ): Promise<void> {
   const walArchive = archiveWhenNeeded(store, layout, { signal });
-  const printer = format === "json" ? jsonPrinter(print) : linesPrinter(print);
-  for (const deletion of plan) {
-    const { wal, warnings } = deletion;
-    for (const warning of warnings) log.warning(warning);
-    printer.backup(deletion);
-    if (wal.kind === "leave") log.info(`WAL is left as it is: ${wal.reason}`);
-    else await printWalDeletions(store, await walArchive(), wal.rule, printer, { signal });
-    printer.endOfBackup();
+  const output = inPieces(print);
+  const printer = format === "json" ? jsonPrinter(output.print) : linesPrinter(output.print);
+  try {
+    for (const deletion of plan) {
+      const { wal, warnings } = deletion;
+      for (const warning of warnings) log.warning(warning);
+      printer.backup(deletion);
+      if (wal.kind === "leave") log.info(`WAL is left as it is: ${wal.reason}`);
+      else await printWalDeletions(store, await walArchive(), wal.rule, printer, { signal });
+      printer.endOfBackup();
+    }
+    printer.end();
+  } finally {
+    output.flush();
   }
-  printer.end();
+}
+
+/** Characters of a piece of output. */
+const PIECE = 64 * 1024;
+
+/** Joins short texts: a system call for each of a million keys would take most of the time. */
+function inPieces(print: (text: string) => void) {
+  let waiting = "";
+  const flush = () => {
+    if (waiting !== "") print(waiting);
+    waiting = "";
+  };
+  return {
+    flush,
+    print(text: string) {
+      waiting += text;
+      if (waiting.length >= PIECE) flush();
+    },
+  };
 }
 
 function archiveWhenNeeded(

@@ -87,15 +87,15 @@ export const command = defineCommand(
     examples: [
       [
         "the newest backup, from S3",
-        "barman-cloud-restore s3://bucket/backups main auto /var/lib/postgresql/17/main",
+        "PROGRAM s3://bucket/backups main auto /var/lib/postgresql/17/main",
       ],
       [
         "the newest backup from which a time can be reached",
-        "barman-cloud-restore s3://bucket/backups main auto /srv/pg --target-time '2026-01-15 10:30:00+01'",
+        "PROGRAM s3://bucket/backups main auto /srv/pg --target-time '2026-01-15 10:30:00+01'",
       ],
       [
         "one backup, a tablespace elsewhere, from a directory",
-        "barman-cloud-restore file:///backups main 20260115T103000 /srv/pg --tablespace ts1:/srv/ts1",
+        "PROGRAM file:///backups main 20260115T103000 /srv/pg --tablespace ts1:/srv/ts1",
       ],
     ],
   },

@@ -125,7 +125,7 @@ export function connectionString(options: ConnectionOptions): string {
  *   or something libpq can do and we can't
  */
 export function resolveConnection(text: string, env: Environment): ConnectionParameters {
-  const home = env["HOME"] ?? homedir();
+  const home = env["HOME"] ?? homeOfUser();
   const warnings: string[] = [];
   const words = allWords(parseConninfo(text), env, home);
   const given = (keyword: string): string | undefined => words.get(keyword) || undefined;
@@ -254,6 +254,15 @@ function portNumber(text: string): number {
   const port = /^[0-9]{1,5}$/.test(text) ? Number(text) : 0;
   if (port < 1 || port > 65535) throw new ConninfoError(`Invalid port number "${text}"`);
   return port;
+}
+
+/** A uid that the system does not know has no home, so no files in it (a container may run under any uid). */
+function homeOfUser(): string {
+  try {
+    return homedir();
+  } catch {
+    return "/";
+  }
 }
 
 function systemUser(): string {

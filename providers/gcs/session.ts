@@ -1,10 +1,11 @@
 /**
  * What all requests share: the endpoint, an access token, one attempt, our errors.
  *
- * The JSON and XML APIs directly, not `@google-cloud/storage`: the SDK takes no AbortSignal, sends
- * parts from files only, and neither its HTTP client nor its streams can be exchanged (proxies,
- * authorities, time-outs, back-pressure are then its own). It would be used for its URLs alone, and
- * takes 185 to 300 ms and 26 MiB to load in the executable, the AWS SDK 40 ms (measured).
+ * The JSON and XML APIs directly, not `@google-cloud/storage` (8.4.0): its calls take no AbortSignal,
+ * it sends parts from files only, and its HTTP client can't be exchanged, so that proxies,
+ * authorities, time-outs and back-pressure would be other ones than S3's and Azure's. What would be
+ * left of it is the building of URLs. Loading it is not the reason, though it takes 31 ms and 49 MiB
+ * in the executable, this provider 8 ms and 36 MiB.
  */
 import type { Cancellable } from "../object_store.ts";
 import type { StoreOptions } from "../open.ts";

@@ -6,6 +6,7 @@ import { readFile } from "node:fs/promises";
 import http from "node:http";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import process from "node:process";
 import { loadSharedConfigFiles } from "@smithy/core/config";
 import type { StoreOptions } from "../open.ts";
 import { StoreError } from "../object_store.ts";
@@ -101,6 +102,8 @@ function homeOfUser(): string {
   try {
     return homedir();
   } catch {
+    // The SDK looks for it too, needed or not, and would fail.
+    process.env["HOME"] = "/";
     return "/";
   }
 }

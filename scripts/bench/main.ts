@@ -2,9 +2,10 @@
 import { stop } from "esbuild";
 import { ensureExecutable } from "../compile.ts";
 import { ensureBarman } from "../servers/barman.ts";
+import { catalogue } from "./catalogue.ts";
 import { startup } from "./startup.ts";
 
-const BENCHES = { startup } as const;
+const BENCHES = { startup, catalogue } as const;
 
 const names = Deno.args.filter((word) => word !== "--");
 const unknown = names.filter((name) => !Object.hasOwn(BENCHES, name));

@@ -181,7 +181,7 @@ Deno.test({
       zmodload zsh/zpty
       zpty z zsh -f -i
       seen=
-      until_seen() { local chunk; repeat 100 { while zpty -r -t z chunk; do seen+=$chunk; done; [[ $seen == *$1* ]] && return; sleep 0.1 } }
+      until_seen() { local chunk; repeat 100 { while zpty -r -t z chunk; do seen+=$chunk; done; [[ $seen == *\${~1}* ]] && return; sleep 0.1 } }
       zpty -w z 'PS1="%# "; fpath=($COMPLETIONS $fpath); autoload -U compinit; compinit -u -D; bindkey "^I" complete-word; show-it() { print -r -- "<$BUFFER>"; BUFFER= }; zle -N show-it; bindkey "^X" show-it; print re""ady'
       until_seen ready
       for line in "$@"; do

@@ -41,7 +41,14 @@ async function standbyStory(
   const standby = host.own(
     await primary.startStandby({ settings: { archive_mode: archiving } }),
   );
-  const words = ["--zstd", "--name", "from-standby", "-d", standby.conninfo()];
+  const words = [
+    "--zstd",
+    "--immediate-checkpoint",
+    "--name",
+    "from-standby",
+    "-d",
+    standby.conninfo(),
+  ];
   await switchingMeanwhile(primary, () => host.ok("backup", words));
   await load.more(100);
   await load.stop();

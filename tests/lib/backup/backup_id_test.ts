@@ -52,6 +52,21 @@ Deno.test("a start in the same second waits for the next one", async () => {
   });
 });
 
+Deno.test("an id that another backup is about to use is left to it", async () => {
+  await withBackups([], async (store) => {
+    const began = performance.now();
+    const now = () => new Date(at(10, 30, 0).getTime() + performance.now() - began);
+    const asked: string[] = [];
+    const isFree = (id: string) => {
+      asked.push(id);
+      return Promise.resolve(asked.length > 1);
+    };
+    const id = await newBackupId(store, layout, { ...options(now), isFree });
+    assert.deepEqual([...asked], ["20261101T103000", "20261101T103001"]);
+    assert.equal(id, "20261101T103001");
+  });
+});
+
 Deno.test("after the clock was put back an hour the id follows the newest", async () => {
   await withBackups(["20261101T102959", "20261101T235959"], async (store) => {
     const notices: string[] = [];

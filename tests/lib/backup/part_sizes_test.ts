@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { LIMITS as GCS } from "../../../providers/gcs/limits.ts";
+import { openStore } from "../../../providers/open.ts";
 import { archiveSizes, DEFAULT_MAX_ARCHIVE_SIZE } from "../../../lib/backup/part_sizes.ts";
 
 const MIB = 1024 ** 2;
@@ -25,6 +26,11 @@ Deno.test("the defaults are Barman's", () => {
     archiveSizes("azure-blob-storage", AZURE, DEFAULT_MAX_ARCHIVE_SIZE).partSize,
     4_294_966,
   );
+});
+
+Deno.test("a local directory takes smaller parts than S3, to need less memory", async () => {
+  const { store } = await openStore("file:///nowhere", { env: {} });
+  assert.equal(archiveSizes("local", store.limits, DEFAULT_MAX_ARCHIVE_SIZE).partSize, 4_294_966);
 });
 
 Deno.test("parts of Google Cloud Storage are within the limits of its multipart uploads", () => {

@@ -2,11 +2,12 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { chmod, copyFile, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { ensureBun } from "../../../scripts/servers/npm_package.ts";
+import { executablePath, runProgram } from "../../e2e/executable.ts";
 
 const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 const RUN = new URL("../../../lib/cli/run.ts", import.meta.url).href;
@@ -138,4 +139,30 @@ Deno.test("output that can't be written is a failure", async () => {
       closeSync(full);
     }
   });
+});
+
+Deno.test({
+  name: "a uid that the system does not know, without HOME, can use S3 and PostgreSQL",
+  ignore: Deno.uid() !== 0,
+  fn: () =>
+    inDirectory(async (directory) => {
+      await chmod(directory, 0o755);
+      const program = join(directory, "barman-cloud");
+      await copyFile(await executablePath(), program);
+      const env = {
+        AWS_ACCESS_KEY_ID: "k",
+        AWS_SECRET_ACCESS_KEY: "s",
+        AWS_MAX_ATTEMPTS: "1",
+        PGUSER: "postgres",
+      };
+      const nobody = { env, cwd: "/", uid: 54321, gid: 54321 };
+      const s3 = ["--endpoint-url", "http://127.0.0.1:9", "s3://bucket/path", "main"];
+      const list = await runProgram(program, ["backup-list", ...s3], nobody);
+      assert.deepEqual([list.code, list.stdout], [4, ""]);
+      assert.match(list.stderr, /connection refused/);
+      const words = ["backup", "-h", "127.0.0.1", "-p", "9", `file://${directory}`, "main"];
+      const backup = await runProgram(program, words, nobody);
+      assert.deepEqual([backup.code, backup.stdout], [1, ""]);
+      assert.match(backup.stderr, /Cannot connect to PostgreSQL as user postgres.*refused/);
+    }),
 });

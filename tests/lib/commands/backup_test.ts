@@ -365,8 +365,13 @@ Deno.test("a server that does not answer a question does not keep the backup fro
         transaction`SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'pg_tablespace'::regclass`;
       while ((await waiting()).length === 0) await sleep(20);
       controller.abort(new Error("Stopped by SIGTERM"));
-      const outcome = await running;
-      assert.equal(outcome.code, EXIT.operationFailed, outcome.log);
+      // Without an end to the wait the lock would be held for ever.
+      const limit = new AbortController();
+      const outcome = await Promise.race([
+        running,
+        sleep(30_000, undefined, { signal: limit.signal }),
+      ]).finally(() => limit.abort());
+      assert.equal(outcome?.code, EXIT.operationFailed, outcome?.log);
       assert.equal(
         (await storedBackup(root)).info.error,
         "failure uploading data (Stopped by SIGTERM)",
