@@ -26,7 +26,7 @@ export async function* externalFiles(
 ): AsyncGenerator<OpenMember> {
   for (const [path, optional] of wanted(files)) {
     if (await isInside(path, dataDirectories)) continue;
-    const opened = await openFile(path, `./${basename(path)}`, owners, { followLinks: true });
+    const opened = await openFile(path, basename(path), owners, { followLinks: true });
     if (opened !== undefined) yield opened;
     else if (!optional) {
       throw new Error(`Cannot read configuration file ${displayPath(path)}: it is not there`);

@@ -7,10 +7,11 @@
  * - Google's own service, where TEST_GCS_BUCKET names an empty bucket and the environment credentials.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { access, mkdir, mkdtemp, rename, rm, stat } from "node:fs/promises";
+import { access, mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { skipUnless } from "../../tests/skips.ts";
@@ -39,10 +40,8 @@ export async function ensureFakeGcsServer(
   await mkdir(CACHE, { recursive: true });
   const lock = join(CACHE, "building");
   const end = performance.now() + BUILD_TIMEOUT_MS;
-  while (!await mkdir(lock).then(() => true, () => false)) {
+  while (!await takeLock(lock)) {
     if (await exists(PROGRAM)) return { path: PROGRAM };
-    const age = await stat(lock).then(({ mtimeMs }) => Date.now() - mtimeMs, () => 0);
-    if (age > BUILD_TIMEOUT_MS) await rm(lock, { recursive: true, force: true });
     if (performance.now() > end) {
       return { missing: "another process has been building it for long" };
     }
@@ -53,7 +52,7 @@ export async function ensureFakeGcsServer(
     tell(`building fake-gcs-server ${VERSION} with Go (a few minutes, once)`);
     const directory = await mkdtemp(join(CACHE, "gobin-"));
     try {
-      const args = [`GOBIN=${directory}`, "CGO_ENABLED=0", go, "install", MODULE];
+      const args = [`GOBIN=${directory}`, go, "install", MODULE];
       await runProgram("env", args, { timeoutMs: BUILD_TIMEOUT_MS, cwd: tmpdir() });
       await rename(join(directory, "fake-gcs-server"), PROGRAM);
     } finally {
@@ -64,7 +63,28 @@ export async function ensureFakeGcsServer(
     const why = error instanceof Error ? error.message : String(error);
     return { missing: why.replace(/\s+/g, " ").slice(0, 300) };
   } finally {
-    await rm(lock, { recursive: true, force: true });
+    await rm(lock, { force: true });
+  }
+}
+
+/** The lock is a file with our process id; one of a process that is no more is removed. */
+async function takeLock(lock: string): Promise<boolean> {
+  try {
+    await writeFile(lock, String(process.pid), { flag: "wx" });
+    return true;
+  } catch {
+    const holder = Number(await readFile(lock, "utf8").catch(() => ""));
+    if (holder > 0 && !isAlive(holder)) await rm(lock, { force: true });
+    return false;
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return error instanceof Error && "code" in error && error.code === "EPERM";
   }
 }
 

@@ -367,8 +367,8 @@ Deno.test(
       const read = members(root, "data.tar");
       assert.deepEqual(read.slice(-4).map((member) => [member.name, member.type, member.size]), [
         ["global/pg_control", "0", 8192],
-        ["./postgresql.conf", "0", 7],
-        ["./pg_hba.conf", "0", 3],
+        ["postgresql.conf", "0", 7],
+        ["pg_hba.conf", "0", 3],
         ["backup_label", "0", 5],
       ]);
       assert.deepEqual(await includedOutside(files, [join(root, "data")]), [
