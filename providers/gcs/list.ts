@@ -3,6 +3,7 @@ import { type ListEntry, type ListOptions, StoreError } from "../object_store.ts
 import { isRecord } from "./credentials.ts";
 import { bucketPath, OBJECT_FIELDS, storedObject } from "./paths.ts";
 import type { GcsSession } from "./session.ts";
+import { notFromTheStore } from "./write.ts";
 
 /** Empty pages in a row after which a listing is given up; the service may send a few. */
 const MAX_EMPTY_PAGES = 1000;
@@ -22,17 +23,22 @@ export async function* listObjects(
   for (;;) {
     const query = new URLSearchParams({
       prefix,
-      fields: `items(${OBJECT_FIELDS}),prefixes,nextPageToken`,
+      fields: `kind,items(${OBJECT_FIELDS}),prefixes,nextPageToken`,
       maxResults: "1000",
     });
     if (delimiter !== undefined) query.set("delimiter", delimiter);
     // Inclusive; what is not wanted of it is dropped below.
     if (startAfter !== undefined) query.set("startOffset", startAfter);
     if (token !== undefined) query.set("pageToken", token);
-    const page = await session.json({ action, signal, missing: "bucket" }, {
+    const context = { action, signal, missing: "bucket" } as const;
+    const page = await session.json(context, {
       method: "GET",
       path: `${bucketPath(session.bucket)}/o?${query}`,
     });
+    // An empty answer must not pass for an empty bucket.
+    if (!isRecord(page) || page["kind"] !== "storage#objects") {
+      throw notFromTheStore(session, context);
+    }
     const entries = entriesOf(page);
     for (const entry of entries) {
       const name = nameOf(entry);
@@ -41,7 +47,7 @@ export async function* listObjects(
       last = name;
       yield entry;
     }
-    const next = isRecord(page) ? page["nextPageToken"] : undefined;
+    const next = page["nextPageToken"];
     if (typeof next !== "string" || next === "") return;
 
     token = next;
@@ -59,8 +65,7 @@ export async function* listObjects(
   }
 }
 
-function entriesOf(page: unknown): ListEntry[] {
-  if (!isRecord(page)) return [];
+function entriesOf(page: Readonly<Record<string, unknown>>): ListEntry[] {
   const entries: ListEntry[] = [];
   const { items, prefixes } = page;
   for (const item of Array.isArray(items) ? items : []) {

@@ -27,7 +27,14 @@ import { requirePartNumber, requireParts } from "./limits.ts";
 import { objectPath, xmlPath } from "./paths.ts";
 import { bucketIsMissing, headObject } from "./read.ts";
 import type { GcsSession, RequestContext } from "./session.ts";
-import { CONTENT_TYPE, md5, metadataOf, requireFree, type WriteSettings } from "./write.ts";
+import {
+  CONTENT_TYPE,
+  md5,
+  metadataOf,
+  notFromTheStore,
+  requireFree,
+  type WriteSettings,
+} from "./write.ts";
 
 /** What is learnt about an endpoint while it is used. */
 export interface Learnt {
@@ -174,7 +181,10 @@ async function complete(
   });
   // S3's protocol allows for an error after the status has been sent; Google's follows it.
   const code = elementOf(text, "Code");
-  if (code === undefined) return;
+  if (code === undefined) {
+    if (text.includes("<CompleteMultipartUploadResult")) return;
+    throw notFromTheStore(session, context);
+  }
   throw new StoreError(
     "unavailable",
     `Cannot ${context.action} in ${session.description}: the store failed (${code})`,

@@ -4,6 +4,7 @@
  */
 import { type Cancellable, isStoreError, type ObjectStore, StoreError } from "../object_store.ts";
 import type { OpenedStore, StoreOptions } from "../open.ts";
+import { withBandwidthOf } from "../bandwidth.ts";
 import { withRetry } from "../retry.ts";
 import { readGcsConfig } from "./config.ts";
 import { deleteObjects } from "./delete.ts";
@@ -22,7 +23,11 @@ import { putObject } from "./write.ts";
  */
 export async function openGcsStore(url: string, options: StoreOptions): Promise<OpenedStore> {
   const { store, location } = await openWithoutRetries(url, options);
-  return { store: withRetry(store, {}, options.onNotice), location };
+  const policy = options.attempts === undefined ? {} : { attempts: options.attempts };
+  return {
+    store: withRetry(withBandwidthOf(store, options), policy, options.onNotice),
+    location,
+  };
 }
 
 /** The same, but every request is sent once. */

@@ -1,6 +1,7 @@
 import { Buffer } from "node:buffer";
 import { createHash, randomUUID } from "node:crypto";
 import { isStoreError, type PutOptions, StoreError, type Tags } from "../object_store.ts";
+import { isRecord } from "./credentials.ts";
 import { headObject } from "./read.ts";
 import type { GcsSession, RequestContext } from "./session.ts";
 
@@ -43,7 +44,7 @@ export async function putObject(
     fields: "generation",
     ...writeQuery(settings, options.createOnly === true),
   });
-  await session.text(context, {
+  const answer = await session.json(context, {
     method: "POST",
     path: `/upload/storage/v1/b/${encodeURIComponent(session.bucket)}/o?${query}`,
     headers: { "content-type": `multipart/related; boundary=${boundary}` },
@@ -56,6 +57,20 @@ export async function putObject(
       Buffer.from(`\r\n--${boundary}--\r\n`),
     ]),
   });
+  // Any web server may answer 200: only a generation says that an object was stored.
+  if (!isRecord(answer) || typeof answer["generation"] !== "string") {
+    throw notFromTheStore(session, context);
+  }
+}
+
+/** A successful answer that Google would not give: that of a login page, say, or of a proxy. */
+export function notFromTheStore(session: GcsSession, context: RequestContext): StoreError {
+  return new StoreError(
+    "unreachable",
+    `Cannot ${context.action} in ${session.description}: the answer is not that of Google Cloud Storage; ` +
+      "is there a proxy or a login page in between?",
+    { key: context.key },
+  );
 }
 
 /** Generation 0 is that of an object that is not there. */

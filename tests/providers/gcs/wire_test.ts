@@ -55,7 +55,7 @@ async function withStore(
 }
 
 Deno.test("Google on the wire: one request writes an object with its checksum, key and metadata", async () => {
-  await withStore([{ body: {} }], async ({ open, asked }) => {
+  await withStore([{ body: { generation: "1" } }], async ({ open, asked }) => {
     const store = await open({ kmsKeyName: KMS });
     const tags = [["Key 1", "v=ü"], ["b", ""]] as const;
     await store.put("dir/a b+ü", body, { tags, createOnly: true });
@@ -178,11 +178,12 @@ Deno.test("Google on the wire: reading asks for a range of one generation", asyn
 });
 
 Deno.test("Google on the wire: listings are paged, merged and deduplicated", async () => {
+  const kind = "storage#objects";
   const item = (name: string) => ({ name, size: "1", generation: "2" });
   const pages: Answer[] = [
-    { body: { items: [item("p/a"), item("p/c")], prefixes: ["p/b/"], nextPageToken: "1" } },
-    { body: { nextPageToken: "2" } },
-    { body: { prefixes: ["p/b/", "p/d/"] } },
+    { body: { kind, items: [item("p/a"), item("p/c")], prefixes: ["p/b/"], nextPageToken: "1" } },
+    { body: { kind, nextPageToken: "2" } },
+    { body: { kind, prefixes: ["p/b/", "p/d/"] } },
   ];
   await withStore(pages, async ({ open, asked }) => {
     const options = { delimiter: "/", startAfter: "p/A" } as const;
@@ -194,7 +195,7 @@ Deno.test("Google on the wire: listings are paged, merged and deduplicated", asy
     assert.equal(asked[0]?.query.get("prefix"), "p/");
     assert.equal(asked[0]?.query.get("delimiter"), "/");
   });
-  await withStore([{ body: { nextPageToken: "1" } }], async ({ open }) => {
+  await withStore([{ body: { kind, nextPageToken: "1" } }], async ({ open }) => {
     const error = await failure(listed(await open(), ""));
     assert.match(error.message, /does not end.*same page again/);
   });
@@ -294,7 +295,7 @@ Deno.test("Google's answers: a stranger's bucket is not ours, and a project is n
 
 Deno.test("Google's answers: throttling is retried after the time that was asked for", async () => {
   const slow = { ...jsonError(429, "rateLimitExceeded", "slow"), headers: { "retry-after": "1" } };
-  await withStore([slow, { body: {} }], async ({ open, asked }) => {
+  await withStore([slow, { body: { generation: "1" } }], async ({ open, asked }) => {
     const notices: string[] = [];
     const started = performance.now();
     await (await open({ onNotice: (line) => notices.push(line) })).put("k", body);
@@ -369,3 +370,18 @@ async function failure(promise: Promise<unknown>): Promise<StoreError> {
   }
   return assert.fail("It did not fail");
 }
+
+Deno.test("Google's answers: a 200 that is no answer of a store is neither success nor an empty listing", async () => {
+  for (const body of ["", "<html>log in</html>", "{}", "null"]) {
+    await withStore([{ body }], async ({ open }) => {
+      const store = await open({}, "once");
+      const unreachable = (error: unknown) => {
+        assert.ok(isStoreError(error, "unreachable", "other"), String(error));
+        return true;
+      };
+      await assert.rejects(store.put("k", new Uint8Array(3)), unreachable, body);
+      await assert.rejects(Array.fromAsync(store.list("")), unreachable, body);
+      await assert.rejects(store.startMultipart("k"), body);
+    });
+  }
+});
