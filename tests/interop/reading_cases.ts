@@ -1,5 +1,5 @@
 /** Command lines that leave the bucket as it is. */
-import { COMMANDS } from "./commands.ts";
+import { COMMANDS, isAtLeast, NEWEST } from "./commands.ts";
 import type { Case, Outcome } from "./side_by_side.ts";
 import { backup, catalogue, empty, infoText, objects, together } from "./states.ts";
 
@@ -396,6 +396,10 @@ export const READING: readonly Case[] = [
         words,
         state: "missing",
         connection: ["--endpoint-url", "http://127.0.0.1:1"],
+        // Barman's since 3.20, whose pip release wants a newer Python than Debian 12 has.
+        ...(command === "wal-restore" && !isAtLeast(NEWEST, 3, 20)
+          ? { differs: { id: "wal-restore-transient", ours: { code: 2 }, barman: { code: 4 } } }
+          : {}),
       },
       {
         name: "a URL of another kind",
