@@ -28,6 +28,8 @@ export interface StoreOptions {
   readonly readTimeout?: number | undefined;
   readonly encryption?: "AES256" | "aws:kms" | undefined;
   readonly sseKmsKeyId?: string | undefined;
+  /** `file://` URI of the key that objects are encrypted and decrypted with (SSE-C). */
+  readonly sseCustomerKey?: string | undefined;
   // Azure
   readonly azureCredential?: "azure-cli" | "managed-identity" | "default" | undefined;
   readonly encryptionScope?: string | undefined;

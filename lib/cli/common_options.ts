@@ -47,6 +47,13 @@ export const COMMON = [
       "(default: path with --endpoint-url, else as AWS recommends)",
     { section: "s3" },
   ),
+  value(
+    "sseCustomerKey",
+    ["--sse-customer-key"],
+    "file:// URI of a file with the base64 form of a key of 256 bits that S3 is to encrypt and decrypt objects with " +
+      "(SSE-C); excludes --encryption",
+    { section: "s3", metavar: "FILE_URI" },
+  ),
   choice(
     "azureCredential",
     ["--azure-credential", "--credential", "--default"],
@@ -67,6 +74,7 @@ export interface CommonValues {
   readonly readTimeout: number | undefined;
   readonly addressingStyle: StoreOptions["addressingStyle"];
   readonly azureCredential: StoreOptions["azureCredential"];
+  readonly sseCustomerKey: string | undefined;
 }
 
 /** Encryption of what is written (backup and wal-archive). */

@@ -84,6 +84,9 @@ function hookOf(values: BackupValues, context: CommandContext): HookBackup | und
   }
 }
 
+/** Seconds; timers take no more. */
+const MAX_KEEPALIVE = 2_000_000;
+
 /** From here on everything is exit code 1, as with Barman, but what can't work in this way at all. */
 async function withExitCode(action: () => Promise<void>): Promise<ExitCode> {
   try {
@@ -116,7 +119,12 @@ async function backUpServer(
     }
     const { takeBackup } = await import("../backup/backup.ts");
     const { backupServerOf } = await import("../postgres/backup_server.ts");
-    const server = await abortable(backupServerOf(session, log), context.signal);
+    const server = await abortable(
+      backupServerOf(session, log, {
+        keepAliveMs: Math.min(values.keepaliveInterval, MAX_KEEPALIVE) * 1000,
+      }),
+      context.signal,
+    );
     // Without the session there is no backup: it must not go on copying for hours.
     const signal = AbortSignal.any([context.signal, server.lost]);
     const id = await takeBackup(server, {

@@ -77,6 +77,12 @@ export const BACKUP_OPTIONS = [
       "(default: no limit, as the backup is of no use without that WAL)",
     { parse: integer("number of seconds", 1), metavar: "SECONDS" },
   ),
+  valueWithDefault(
+    "keepaliveInterval",
+    ["--keepalive-interval"],
+    "seconds between the queries that keep the connection to PostgreSQL alive during the copy (default: 60; 0: none)",
+    { parse: integer("number of seconds", 0), default: 60, metavar: "SECONDS" },
+  ),
   value("name", ["-n", "--name"], "name of the backup, to use instead of its id", {
     parse: backupName,
   }),

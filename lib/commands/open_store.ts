@@ -53,6 +53,7 @@ export async function withStore<T>(
     addressingStyle: values.addressingStyle,
     readTimeout: values.readTimeout,
     azureCredential: values.azureCredential,
+    sseCustomerKey: values.sseCustomerKey,
     ...extra,
     env: context.env,
     // What had to be tried again is the first sign of trouble, and the user should see it.

@@ -13,11 +13,20 @@ export interface SessionServer extends BackupServer {
   readonly lost: AbortSignal;
 }
 
+export interface BackupServerOptions {
+  /** Milliseconds between queries that keep the session alive while it has nothing to do; 0: none; 60 s when absent. */
+  readonly keepAliveMs?: number | undefined;
+}
+
 /**
  * The server behind a session. The caller closes the session, and combines `lost` with the signal
  * that it gives to the backup, so that a lost session ends the copy at once.
  */
-export async function backupServerOf(session: Session, log: Logger): Promise<SessionServer> {
+export async function backupServerOf(
+  session: Session,
+  log: Logger,
+  options: BackupServerOptions = {},
+): Promise<SessionServer> {
   const identity = await readIdentity(session);
   let missing: Promise<readonly string[]> | undefined;
   const privileges = () => missing ??= missingPrivileges(session, identity);
@@ -39,7 +48,7 @@ export async function backupServerOf(session: Session, log: Logger): Promise<Ses
     },
     async start(label, fast, signal) {
       const { lsn, timeline, time } = await startBackup(session, identity, { label, fast, signal });
-      stopKeepAlive = session.keepAlive();
+      if (options.keepAliveMs !== 0) stopKeepAlive = session.keepAlive(options.keepAliveMs);
       return { lsn, timeline, time: parseTimestamp(time) };
     },
     async stop({ signal, archiveTimeout }) {

@@ -79,7 +79,10 @@ async function headOf(
     return await session.call(
       context,
       (client, send) =>
-        client.send(new HeadObjectCommand({ Bucket: session.bucket, Key: key }), send),
+        client.send(
+          new HeadObjectCommand({ Bucket: session.bucket, Key: key, ...session.customerKey }),
+          send,
+        ),
     );
   } catch (error) {
     if (!isStoreError(error, "not-found") || error.code === "NoSuchKey") throw error;
@@ -132,6 +135,7 @@ export async function getObject(
         Key: key,
         Range: isRange ? `bytes=${start}-${end === undefined ? "" : end - 1}` : undefined,
         IfMatch: etag,
+        ...session.customerKey,
       }),
       send,
     ));

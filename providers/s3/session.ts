@@ -5,6 +5,7 @@ import { HttpRequest } from "@smithy/core/protocols";
 import type { Cancellable } from "../object_store.ts";
 import type { StoreOptions } from "../open.ts";
 import { instanceRegion, type S3Config } from "./config.ts";
+import type { CustomerKey } from "./customer_key.ts";
 import { type ErrorContext, rightRegion, toStoreError } from "./errors.ts";
 import { createHttpHandler } from "./http_handler.ts";
 import { proxyChoice } from "./proxy.ts";
@@ -30,6 +31,8 @@ export interface S3Session {
   readonly bucket: string;
   /** `bucket "b" at https://…` or `bucket "b" of S3`. */
   readonly description: string;
+  /** Goes into every request that reads or writes an object; empty without SSE-C. */
+  readonly customerKey: CustomerKey;
   /** Not Amazon's own: what such a store supports is not known beforehand. */
   readonly isCustomEndpoint: boolean;
   /** The region that requests are signed for. */
@@ -47,7 +50,12 @@ export interface S3Session {
   close(): void;
 }
 
-export function openSession(bucket: string, config: S3Config, options: StoreOptions): S3Session {
+export function openSession(
+  bucket: string,
+  config: S3Config,
+  options: StoreOptions,
+  customerKey: CustomerKey = {},
+): S3Session {
   const handler = createHttpHandler({
     connectTimeout: DEFAULT_TIMEOUT_S * 1000,
     readTimeout: (options.readTimeout ?? DEFAULT_TIMEOUT_S) * 1000,
@@ -98,6 +106,7 @@ export function openSession(bucket: string, config: S3Config, options: StoreOpti
   return {
     bucket,
     description,
+    customerKey,
     isCustomEndpoint: config.endpoint !== undefined,
     region: regionOf,
     storeError,

@@ -13,6 +13,7 @@ import { withBandwidthOf } from "../bandwidth.ts";
 import type { OpenedStore, StoreOptions } from "../open.ts";
 import { withRetry } from "../retry.ts";
 import { readS3Config } from "./config.ts";
+import { readCustomerKey } from "./customer_key.ts";
 import { deleteObjects } from "./delete.ts";
 import { listObjects } from "./list.ts";
 import { bucketExists, getObject, headObject, objectLock } from "./read.ts";
@@ -34,12 +35,12 @@ const LIMITS: StoreLimits = {
 
 /**
  * Open the store of `s3://BUCKET[/PATH]`, with retries. Nothing is sent yet.
- * @throws {StoreError} kind `invalid` for a bad URL, profile or setting.
+ * @throws {StoreError} kind `invalid` for a bad URL, profile, setting or customer key.
  */
 export async function openS3Store(url: string, options: StoreOptions): Promise<OpenedStore> {
   const { bucket, prefix } = parseS3Url(url);
   const config = await readS3Config(options);
-  const session = openSession(bucket, config, options);
+  const session = openSession(bucket, config, options, await readCustomerKey(options));
   const attempts = config.maxAttempts ?? options.attempts;
   return {
     store: withRetry(

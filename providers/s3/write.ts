@@ -44,6 +44,7 @@ export function createWriter(
   const encryption = {
     ServerSideEncryption: options.encryption,
     SSEKMSKeyId: options.sseKmsKeyId,
+    ...session.customerKey,
   };
 
   /**
@@ -163,7 +164,15 @@ async function uploadPart(
   const { ETag } = await session.call(
     context,
     (client, send) =>
-      client.send(new UploadPartCommand({ ...target, PartNumber: number, Body: body }), send),
+      client.send(
+        new UploadPartCommand({
+          ...target,
+          PartNumber: number,
+          Body: body,
+          ...session.customerKey,
+        }),
+        send,
+      ),
   );
   if (ETag === undefined) throw noProof(session, context);
   return { number, size: body.length, etag: ETag };

@@ -6,10 +6,10 @@ behind them. Serves a Unix socket: one JSON object in, one out, for each connect
 
 import json
 import os
+import select
 import signal
 import socket
 import sys
-import threading
 import time
 import traceback
 from importlib.metadata import entry_points
@@ -81,22 +81,18 @@ def serve_one(commands, connection):
     stream.flush()
 
 
-def end_with_parent():
-    while os.read(0, 1):
-        pass
-    os._exit(0)
-
-
 def main():
     commands = load_commands()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(sys.argv[1])
     listener.listen(16)
     print("ready", flush=True)
-    threading.Thread(target=end_with_parent, daemon=True).start()
     # Nobody waits for the processes that serve.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
+        readable, _, _ = select.select([listener, sys.stdin], [], [])
+        if sys.stdin in readable:
+            return
         connection, _ = listener.accept()
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -1,6 +1,6 @@
 /** Buckets of the test's S3 server, looked at and filled without the code under test. */
 import {
-  CopyObjectCommand,
+  DeleteObjectsCommand,
   GetObjectCommand,
   GetObjectTaggingCommand,
   HeadObjectCommand,
@@ -11,7 +11,8 @@ import {
 } from "@aws-sdk/client-s3";
 import type { S3ForTests } from "../../scripts/servers/s3_for_tests.ts";
 
-export interface Bucket extends Disposable {
+/** Disposing removes the objects: the test server keeps all in memory. */
+export interface Bucket extends AsyncDisposable {
   readonly name: string;
   readonly url: string;
   /** `--endpoint-url …`, which each command line needs. */
@@ -22,7 +23,6 @@ export interface Bucket extends Disposable {
   get(key: string): Promise<Uint8Array>;
   text(key: string): Promise<string>;
   put(key: string, content: Uint8Array | string): Promise<void>;
-  copy(from: string, to: string): Promise<void>;
   tags(key: string): Promise<Record<string, string>>;
   /** What the store says about an object's encryption. */
   encryption(key: string): Promise<{ algorithm: string | null; key: string | null }>;
@@ -32,14 +32,14 @@ export interface Bucket extends Disposable {
 
 /** A bucket that is not there. */
 export function missingBucket(server: S3ForTests): Bucket {
-  return bucketNamed(server, `barman-cloud-missing-${crypto.randomUUID()}`);
+  return bucketNamed(server, `barman-cloud-missing-${crypto.randomUUID()}`, false);
 }
 
 export async function newBucket(server: S3ForTests): Promise<Bucket> {
-  return bucketNamed(server, await server.newBucket());
+  return bucketNamed(server, await server.newBucket(), true);
 }
 
-function bucketNamed(server: S3ForTests, name: string): Bucket {
+function bucketNamed(server: S3ForTests, name: string, exists: boolean): Bucket {
   const client = new S3Client({
     endpoint: server.endpoint,
     region: server.env["AWS_REGION"] ?? "us-east-1",
@@ -82,10 +82,6 @@ function bucketNamed(server: S3ForTests, name: string): Bucket {
       const Body = typeof content === "string" ? new TextEncoder().encode(content) : content;
       await client.send(new PutObjectCommand({ Bucket: name, Key: key, Body }));
     },
-    async copy(from, to) {
-      const CopySource = `${name}/${from}`;
-      await client.send(new CopyObjectCommand({ Bucket: name, CopySource, Key: to }));
-    },
     async tags(key) {
       const answer = await client.send(new GetObjectTaggingCommand({ Bucket: name, Key: key }));
       return Object.fromEntries(
@@ -100,7 +96,16 @@ function bucketNamed(server: S3ForTests, name: string): Bucket {
       const answer = await client.send(new ListMultipartUploadsCommand({ Bucket: name }));
       return (answer.Uploads ?? []).map(({ Key }) => Key ?? "");
     },
-    [Symbol.dispose]: () => client.destroy(),
+    async [Symbol.asyncDispose]() {
+      if (exists) {
+        const keys = await bucket.keys();
+        for (let at = 0; at < keys.length; at += 1000) {
+          const Objects = keys.slice(at, at + 1000).map((Key) => ({ Key }));
+          await client.send(new DeleteObjectsCommand({ Bucket: name, Delete: { Objects } }));
+        }
+      }
+      client.destroy();
+    },
   };
   return bucket;
 }

@@ -71,6 +71,12 @@ const twice = together(
 const SEGMENT = "000000010000000000000001";
 const WAL = { [SEGMENT]: "some WAL", "00000002.history": "1\t0/1\n" };
 
+const KEYS = {
+  key: `${btoa("k".repeat(32))}\n`,
+  short: btoa("k".repeat(31)),
+  raw: "k".repeat(32),
+};
+
 export const CHANGING: readonly Case[] = [
   ...changing("backup-delete", three(), {
     "the first": [...SERVER, "-b", first],
@@ -151,6 +157,20 @@ export const CHANGING: readonly Case[] = [
     "abbreviated options": [...SERVER, SEGMENT, "--cloud", "aws-s3"],
     "the profile's old spelling is not there": [...SERVER, SEGMENT, "--profile", "nobody"],
   }),
+  ...changing("wal-archive", empty, {
+    "a customer's key by its path": [...SERVER, SEGMENT, "--sse-customer-key", "DIR/key"],
+    "a customer's key that is not there": [
+      ...SERVER,
+      SEGMENT,
+      "--sse-customer-key",
+      "file://DIR/no",
+    ],
+    "a customer's key of 31 bytes": [...SERVER, SEGMENT, "--sse-customer-key", "file://DIR/short"],
+    "a customer's key not in base64": [...SERVER, SEGMENT, "--sse-customer-key", "file://DIR/raw"],
+    "a customer's key and AES256": [
+      ...[...SERVER, SEGMENT, "--sse-customer-key", "file://DIR/key", "-e", "AES256"],
+    ],
+  }).map((each): Case => ({ ...each, since: [3, 20], files: { ...WAL, ...KEYS } })),
   {
     name: "as a hook of Barman",
     command: "wal-archive",

@@ -84,15 +84,25 @@ function barman(name: "barman" | "old barman", directory: string | undefined): T
   return {
     name,
     version: [Number(major), Number(minor)],
-    run(command, words, options = {}) {
-      return runProgram(program(command), words, {
+    async run(command, words, options = {}) {
+      const result = await runProgram(program(command), words, {
         timeout,
         ...options,
         // Nothing of the tests may stay beside the programs.
         env: { PYTHONDONTWRITEBYTECODE: "1", PATH: "/usr/bin:/bin", ...options.env },
       });
+      return withoutSource(result);
     },
   };
+}
+
+/** Python's tracebacks quote the program; what Barman does is looked at from outside only. */
+function withoutSource(result: RunResult): RunResult {
+  const stderr = result.stderr.replaceAll(
+    /^( +File ".*", line \d+, in .*)\n(?: {4,}.*\n)*/gm,
+    "$1\n",
+  );
+  return { ...result, stderr };
 }
 
 /** A virtual environment's commands can be loaded once for all runs; backups, with their many processes, are not. */
@@ -102,13 +112,14 @@ async function quick(tool: Tool | null): Promise<Tool | null> {
   const server = await startBarmanServer(python);
   return {
     ...tool,
-    run: (command, words, options = {}) =>
-      command === "backup"
-        ? tool.run(command, words, options)
-        : server(`barman-cloud-${command}`, words, {
-          timeout,
-          ...options,
-          env: { PATH: "/usr/bin:/bin", ...options.env },
-        }),
+    async run(command, words, options = {}) {
+      if (command === "backup") return await tool.run(command, words, options);
+      const result = await server(`barman-cloud-${command}`, words, {
+        timeout,
+        ...options,
+        env: { PATH: "/usr/bin:/bin", ...options.env },
+      });
+      return withoutSource(result);
+    },
   };
 }

@@ -25,6 +25,8 @@ export interface Case {
   readonly files?: Readonly<Record<string, Uint8Array | string>>;
   /** Options of the connection; the server's endpoint by default. */
   readonly connection?: readonly string[];
+  /** The Barman that it came with. */
+  readonly since?: readonly [number, number];
   /** What is different on purpose; everything else must be equal. */
   readonly differs?: Difference;
 }
@@ -79,8 +81,8 @@ export class SideBySide {
     assert.ok(leftByBarman.length > 0 || !isDeepStrictEqual(differs.ours, differs.barman));
   }
 
-  close(): void {
-    for (const bucket of this.#buckets) bucket[Symbol.dispose]();
+  async close(): Promise<void> {
+    for (const bucket of this.#buckets) await bucket[Symbol.asyncDispose]();
   }
 
   async #run(tool: Tool, given: Case): Promise<{ outcome: Outcome; stderr: string }> {

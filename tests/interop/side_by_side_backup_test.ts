@@ -47,7 +47,7 @@ Deno.test({
       name: "aws:kms",
       ignore: key === undefined,
       async fn() {
-        const words = ["-e", "aws:kms", "--sse-kms-key-id", key ?? "", "-j"];
+        const words = ["-e", "aws:kms", "--sse-kms-key-id", key ?? ""];
         const [ours, barman] = await backUpWith(tools, odd.server, words);
         assert.deepEqual(ours.keys, barman.keys);
         assert.deepEqual(ours.encryption, barman.encryption);
@@ -55,7 +55,7 @@ Deno.test({
     });
     await test.step("no bucket", async () => {
       const outcomes = await Promise.all(tools.map(async (tool) => {
-        using bucket = missingBucket(s3);
+        await using bucket = missingBucket(s3);
         const { code, stdout } = await runBackup(tool, bucket, odd.server, []);
         return { code, stdout };
       }));
@@ -64,7 +64,7 @@ Deno.test({
     });
     await test.step("a database that is not there", async () => {
       const outcomes = await Promise.all(tools.map(async (tool) => {
-        using bucket = await newBucket(s3);
+        await using bucket = await newBucket(s3);
         const { code, stdout } = await runBackup(tool, bucket, odd.server, [
           ...["-d", `${odd.server.conninfo()} dbname=nowhere`],
         ]);
@@ -73,9 +73,41 @@ Deno.test({
       assert.deepEqual(outcomes[0], outcomes[1]);
       assert.deepEqual(outcomes[0], { code: 1, stdout: "", keys: [] });
     });
+    await test.step("without the privilege to switch WAL", async () => {
+      await odd.server.query(`
+        CREATE ROLE half LOGIN;
+        GRANT pg_read_all_settings, pg_read_all_stats TO half;
+        GRANT EXECUTE ON FUNCTION pg_backup_start(text, boolean) TO half;
+        GRANT EXECUTE ON FUNCTION pg_backup_stop(boolean) TO half;
+      `);
+      const dsn = odd.server.conninfo().replace("user=postgres", "user=half");
+      const [ours, barman] = await Promise.all(tools.map(async (tool) => {
+        await using bucket = await newBucket(s3);
+        const { code, stdout, stderr } = await runBackup(tool, bucket, odd.server, ["-d", dsn]);
+        assert.deepEqual([code, stdout], [1, ""], stderr);
+        return (await bucket.keys()).map(withoutId);
+      }));
+      assert.deepEqual(ours, ["p/main/base/ID/backup.info"]);
+      assert.deepEqual(ours, barman);
+    });
+    await test.step("the session is ended from outside", async () => {
+      for (const tool of tools) {
+        await using bucket = await newBucket(s3);
+        const running = runBackup(tool, bucket, odd.server, [
+          ...["--max-bandwidth", "2MB", "-S", "1GB"],
+        ]);
+        await terminateBackup(odd.server);
+        const { code, stdout, stderr } = await running;
+        assert.deepEqual([code, stdout], [1, ""], stderr);
+        const infos = (await bucket.keys()).filter((key) => key.endsWith("/backup.info"));
+        assert.match(await bucket.text(infos[0] ?? ""), /^status=FAILED$/m);
+        // Ours aborts what it can't complete.
+        assert.equal((await bucket.unfinishedUploads()).length > 0, tool !== OURS);
+      }
+    });
     await test.step("an upload that fails", async () => {
       const outcomes = await Promise.all(tools.map(async (tool) => {
-        using bucket = await newBucket(s3);
+        await using bucket = await newBucket(s3);
         const { code, stdout } = await runBackup(tool, bucket, odd.server, [
           ...["-e", "aws:kms", "--sse-kms-key-id", "no-such-key"],
         ]);
@@ -117,7 +149,7 @@ async function backUpWith(
   const results: Stored[] = [];
   for (const tool of tools) {
     if (s3 === null) throw new Error("Without a server this is ignored");
-    using bucket = await newBucket(s3);
+    await using bucket = await newBucket(s3);
     const { code, stdout, stderr } = await runBackup(tool, bucket, server, words);
     assert.deepEqual([code, stdout], [0, ""], stderr);
     results.push(await lookAt(bucket));
@@ -133,6 +165,21 @@ function runBackup(tool: Tool, bucket: Bucket, server: TestPostgres, words: read
     ...[...bucket.words, "--immediate-checkpoint", "-d", server.conninfo(), ...words],
     ...[bucket.url, "main"],
   ], { env: { ...bucket.env, AWS_MAX_ATTEMPTS: "1", LC_ALL: "C.UTF-8" } });
+}
+
+/** Once the checkpoint at the start of the backup is done. */
+async function terminateBackup(server: TestPostgres): Promise<void> {
+  const deadline = Date.now() + 30_000;
+  while (Date.now() < deadline) {
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    const rows = await server.query(`
+      SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+       WHERE application_name LIKE 'barman%' AND state = 'idle' AND query NOT ILIKE '%SET%'
+         AND backend_start < now() - interval '1 second'
+    `);
+    if (rows.length > 0) return;
+  }
+  throw new Error("No session of a backup was seen in 30 s");
 }
 
 async function lookAt(bucket: Bucket): Promise<Stored> {

@@ -1,6 +1,6 @@
 /** Commands that only read, and command lines that are refused: ours beside the newest Barman. */
 import { startS3ForTests } from "../../scripts/servers/s3_for_tests.ts";
-import { COMMANDS, NEWEST, skipWithout } from "./commands.ts";
+import { COMMANDS, isAtLeast, NEWEST, skipWithout } from "./commands.ts";
 import { READING } from "./reading_cases.ts";
 import { SideBySide } from "./side_by_side.ts";
 
@@ -16,10 +16,14 @@ for (const command of COMMANDS) {
       const sideBySide = new SideBySide(server);
       try {
         for (const given of READING.filter((each) => each.command === command)) {
-          await test.step(given.name, () => sideBySide.check(given));
+          await test.step({
+            name: given.name,
+            ignore: given.since !== undefined && !isAtLeast(NEWEST, ...given.since),
+            fn: () => sideBySide.check(given),
+          });
         }
       } finally {
-        sideBySide.close();
+        await sideBySide.close();
       }
     },
   });

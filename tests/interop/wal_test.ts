@@ -59,7 +59,7 @@ Deno.test({
   async fn() {
     const newest = NEWEST;
     if (s3 === null || newest === null) throw new Error("Is ignored");
-    using bucket = await newBucket(s3);
+    await using bucket = await newBucket(s3);
     const content = walLike(2 * 1024 * 1024);
     await inDirectory(async (directory) => {
       for (const [word] of CODECS) {
@@ -96,7 +96,7 @@ Deno.test({
     await inDirectory(async (directory) => {
       for (const each of words) {
         const found: unknown[] = await Promise.all([OURS, newest].map(async (tool) => {
-          using bucket = await newBucket(server);
+          await using bucket = await newBucket(server);
           const objects: Record<string, unknown> = {};
           for (const name of [SEGMENT, "0000000A.history"]) {
             const path = join(directory, name);
@@ -118,7 +118,7 @@ Deno.test({
   ignore: s3 === null,
   async fn() {
     if (s3 === null) throw new Error("Is ignored");
-    using bucket = await newBucket(s3);
+    await using bucket = await newBucket(s3);
     await inDirectory(async (directory) => {
       const path = join(directory, SEGMENT);
       await writeFile(path, "content");
@@ -136,7 +136,7 @@ async function roundTrip(
   suffix: string,
 ): Promise<void> {
   if (s3 === null) throw new Error("Is ignored");
-  using bucket = await newBucket(s3);
+  await using bucket = await newBucket(s3);
   await inDirectory(async (directory) => {
     for (const [name, content] of Object.entries(FILES)) {
       const path = join(directory, name);

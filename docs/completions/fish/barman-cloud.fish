@@ -21,6 +21,7 @@ complete -c barman-cloud-backup -s S -l max-archive-size -x -d 'size at which an
 complete -c barman-cloud-backup -l min-chunk-size -x -d 'least size of an uploaded part (default: what the store needs)'
 complete -c barman-cloud-backup -l max-bandwidth -x -d 'bytes to upload per second at most (default: no limit)'
 complete -c barman-cloud-backup -l archive-timeout -x -d 'seconds to wait at the end until the last WAL is archived; the backup fails after that (default: no limit, as the backup is of no use without that WAL)'
+complete -c barman-cloud-backup -l keepalive-interval -x -d 'seconds between the queries that keep the connection to PostgreSQL alive during the copy (default: 60; 0: none)'
 complete -c barman-cloud-backup -s n -l name -x -d 'name of the backup, to use instead of its id'
 complete -c barman-cloud-backup -l tag -x -d 'tag on each uploaded object: KEY,VALUE (repeatable)'
 complete -c barman-cloud-backup -l tags -x -d 'old form of --tag: all following words are KEY,VALUE'
@@ -33,6 +34,7 @@ complete -c barman-cloud-backup -s P -l aws-profile -x -d 'profile in the AWS co
 complete -c barman-cloud-backup -l profile -x -d 'old spelling of --aws-profile'
 complete -c barman-cloud-backup -l read-timeout -x -d 'seconds to wait for an answer (default: 60)'
 complete -c barman-cloud-backup -l addressing-style -x -a 'auto virtual path' -d 'where requests name the bucket: in the host name (virtual) or in the path (default: path with --endpoint-url, else as AWS recommends)'
+complete -c barman-cloud-backup -l sse-customer-key -x -d 'file:// URI of a file with the base64 form of a key of 256 bits that S3 is to encrypt and decrypt objects with (SSE-C); excludes --encryption'
 complete -c barman-cloud-backup -s e -l encryption -x -a 'AES256 aws:kms' -d 'server-side encryption of what is uploaded'
 complete -c barman-cloud-backup -l sse-kms-key-id -x -d 'id or ARN of the KMS key, with -e aws:kms'
 complete -c barman-cloud-backup -l aws-region -x -d 'region of the instance and its disks'
@@ -69,6 +71,7 @@ complete -c barman-cloud-backup-delete -s P -l aws-profile -x -d 'profile in the
 complete -c barman-cloud-backup-delete -l profile -x -d 'old spelling of --aws-profile'
 complete -c barman-cloud-backup-delete -l read-timeout -x -d 'seconds to wait for an answer (default: 60)'
 complete -c barman-cloud-backup-delete -l addressing-style -x -a 'auto virtual path' -d 'where requests name the bucket: in the host name (virtual) or in the path (default: path with --endpoint-url, else as AWS recommends)'
+complete -c barman-cloud-backup-delete -l sse-customer-key -x -d 'file:// URI of a file with the base64 form of a key of 256 bits that S3 is to encrypt and decrypt objects with (SSE-C); excludes --encryption'
 complete -c barman-cloud-backup-delete -l check-object-lock -d 'before deleting anything of a backup make sure that none of its objects is locked'
 complete -c barman-cloud-backup-delete -l azure-credential -l credential -l default -x -a 'azure-cli managed-identity default' -d 'credential to use instead of AZURE_STORAGE_* variables'
 
@@ -88,6 +91,7 @@ complete -c barman-cloud-backup-keep -s P -l aws-profile -x -d 'profile in the A
 complete -c barman-cloud-backup-keep -l profile -x -d 'old spelling of --aws-profile'
 complete -c barman-cloud-backup-keep -l read-timeout -x -d 'seconds to wait for an answer (default: 60)'
 complete -c barman-cloud-backup-keep -l addressing-style -x -a 'auto virtual path' -d 'where requests name the bucket: in the host name (virtual) or in the path (default: path with --endpoint-url, else as AWS recommends)'
+complete -c barman-cloud-backup-keep -l sse-customer-key -x -d 'file:// URI of a file with the base64 form of a key of 256 bits that S3 is to encrypt and decrypt objects with (SSE-C); excludes --encryption'
 complete -c barman-cloud-backup-keep -l azure-credential -l credential -l default -x -a 'azure-cli managed-identity default' -d 'credential to use instead of AZURE_STORAGE_* variables'
 complete -c barman-cloud-backup-keep -a 'first last last-failed'
 
@@ -104,6 +108,7 @@ complete -c barman-cloud-backup-list -s P -l aws-profile -x -d 'profile in the A
 complete -c barman-cloud-backup-list -l profile -x -d 'old spelling of --aws-profile'
 complete -c barman-cloud-backup-list -l read-timeout -x -d 'seconds to wait for an answer (default: 60)'
 complete -c barman-cloud-backup-list -l addressing-style -x -a 'auto virtual path' -d 'where requests name the bucket: in the host name (virtual) or in the path (default: path with --endpoint-url, else as AWS recommends)'
+complete -c barman-cloud-backup-list -l sse-customer-key -x -d 'file:// URI of a file with the base64 form of a key of 256 bits that S3 is to encrypt and decrypt objects with (SSE-C); excludes --encryption'
 complete -c barman-cloud-backup-list -l azure-credential -l credential -l default -x -a 'azure-cli managed-identity default' -d 'credential to use instead of AZURE_STORAGE_* variables'
 
 complete -c barman-cloud-backup-show -f
@@ -119,6 +124,7 @@ complete -c barman-cloud-backup-show -s P -l aws-profile -x -d 'profile in the A
 complete -c barman-cloud-backup-show -l profile -x -d 'old spelling of --aws-profile'
 complete -c barman-cloud-backup-show -l read-timeout -x -d 'seconds to wait for an answer (default: 60)'
 complete -c barman-cloud-backup-show -l addressing-style -x -a 'auto virtual path' -d 'where requests name the bucket: in the host name (virtual) or in the path (default: path with --endpoint-url, else as AWS recommends)'
+complete -c barman-cloud-backup-show -l sse-customer-key -x -d 'file:// URI of a file with the base64 form of a key of 256 bits that S3 is to encrypt and decrypt objects with (SSE-C); excludes --encryption'
 complete -c barman-cloud-backup-show -l azure-credential -l credential -l default -x -a 'azure-cli managed-identity default' -d 'credential to use instead of AZURE_STORAGE_* variables'
 complete -c barman-cloud-backup-show -a 'first last last-failed'
 
@@ -135,6 +141,7 @@ complete -c barman-cloud-check-wal-archive -s P -l aws-profile -x -d 'profile in
 complete -c barman-cloud-check-wal-archive -l profile -x -d 'old spelling of --aws-profile'
 complete -c barman-cloud-check-wal-archive -l read-timeout -x -d 'seconds to wait for an answer (default: 60)'
 complete -c barman-cloud-check-wal-archive -l addressing-style -x -a 'auto virtual path' -d 'where requests name the bucket: in the host name (virtual) or in the path (default: path with --endpoint-url, else as AWS recommends)'
+complete -c barman-cloud-check-wal-archive -l sse-customer-key -x -d 'file:// URI of a file with the base64 form of a key of 256 bits that S3 is to encrypt and decrypt objects with (SSE-C); excludes --encryption'
 complete -c barman-cloud-check-wal-archive -l azure-credential -l credential -l default -x -a 'azure-cli managed-identity default' -d 'credential to use instead of AZURE_STORAGE_* variables'
 
 complete -c barman-cloud-restore -f
@@ -155,6 +162,7 @@ complete -c barman-cloud-restore -s P -l aws-profile -x -d 'profile in the AWS c
 complete -c barman-cloud-restore -l profile -x -d 'old spelling of --aws-profile'
 complete -c barman-cloud-restore -l read-timeout -x -d 'seconds to wait for an answer (default: 60)'
 complete -c barman-cloud-restore -l addressing-style -x -a 'auto virtual path' -d 'where requests name the bucket: in the host name (virtual) or in the path (default: path with --endpoint-url, else as AWS recommends)'
+complete -c barman-cloud-restore -l sse-customer-key -x -d 'file:// URI of a file with the base64 form of a key of 256 bits that S3 is to encrypt and decrypt objects with (SSE-C); excludes --encryption'
 complete -c barman-cloud-restore -l aws-region -x -d 'region of a snapshot backup, instead of the recorded one'
 complete -c barman-cloud-restore -l azure-credential -l credential -l default -x -a 'azure-cli managed-identity default' -d 'credential to use instead of AZURE_STORAGE_* variables'
 complete -c barman-cloud-restore -l azure-resource-group -x -d 'resource group of the instance, for snapshot backups'
@@ -186,6 +194,7 @@ complete -c barman-cloud-wal-archive -s P -l aws-profile -x -d 'profile in the A
 complete -c barman-cloud-wal-archive -l profile -x -d 'old spelling of --aws-profile'
 complete -c barman-cloud-wal-archive -l read-timeout -x -d 'seconds to wait for an answer (default: 60)'
 complete -c barman-cloud-wal-archive -l addressing-style -x -a 'auto virtual path' -d 'where requests name the bucket: in the host name (virtual) or in the path (default: path with --endpoint-url, else as AWS recommends)'
+complete -c barman-cloud-wal-archive -l sse-customer-key -x -d 'file:// URI of a file with the base64 form of a key of 256 bits that S3 is to encrypt and decrypt objects with (SSE-C); excludes --encryption'
 complete -c barman-cloud-wal-archive -s e -l encryption -x -a 'AES256 aws:kms' -d 'server-side encryption of what is uploaded'
 complete -c barman-cloud-wal-archive -l sse-kms-key-id -x -d 'id or ARN of the KMS key, with -e aws:kms'
 complete -c barman-cloud-wal-archive -l azure-credential -l credential -l default -x -a 'azure-cli managed-identity default' -d 'credential to use instead of AZURE_STORAGE_* variables'
@@ -211,6 +220,7 @@ complete -c barman-cloud-wal-restore -s P -l aws-profile -x -d 'profile in the A
 complete -c barman-cloud-wal-restore -l profile -x -d 'old spelling of --aws-profile'
 complete -c barman-cloud-wal-restore -l read-timeout -x -d 'seconds to wait for an answer (default: 60)'
 complete -c barman-cloud-wal-restore -l addressing-style -x -a 'auto virtual path' -d 'where requests name the bucket: in the host name (virtual) or in the path (default: path with --endpoint-url, else as AWS recommends)'
+complete -c barman-cloud-wal-restore -l sse-customer-key -x -d 'file:// URI of a file with the base64 form of a key of 256 bits that S3 is to encrypt and decrypt objects with (SSE-C); excludes --encryption'
 complete -c barman-cloud-wal-restore -l azure-credential -l credential -l default -x -a 'azure-cli managed-identity default' -d 'credential to use instead of AZURE_STORAGE_* variables'
 complete -c barman-cloud-wal-restore -F
 
@@ -248,6 +258,7 @@ complete -c barman-cloud -n '__fish_seen_subcommand_from backup' -s S -l max-arc
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup' -l min-chunk-size -x -d 'least size of an uploaded part (default: what the store needs)'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup' -l max-bandwidth -x -d 'bytes to upload per second at most (default: no limit)'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup' -l archive-timeout -x -d 'seconds to wait at the end until the last WAL is archived; the backup fails after that (default: no limit, as the backup is of no use without that WAL)'
+complete -c barman-cloud -n '__fish_seen_subcommand_from backup' -l keepalive-interval -x -d 'seconds between the queries that keep the connection to PostgreSQL alive during the copy (default: 60; 0: none)'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup' -s n -l name -x -d 'name of the backup, to use instead of its id'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup' -l tag -x -d 'tag on each uploaded object: KEY,VALUE (repeatable)'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup' -l tags -x -d 'old form of --tag: all following words are KEY,VALUE'
@@ -260,6 +271,7 @@ complete -c barman-cloud -n '__fish_seen_subcommand_from backup' -s P -l aws-pro
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup' -l profile -x -d 'old spelling of --aws-profile'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup' -l read-timeout -x -d 'seconds to wait for an answer (default: 60)'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup' -l addressing-style -x -a 'auto virtual path' -d 'where requests name the bucket: in the host name (virtual) or in the path (default: path with --endpoint-url, else as AWS recommends)'
+complete -c barman-cloud -n '__fish_seen_subcommand_from backup' -l sse-customer-key -x -d 'file:// URI of a file with the base64 form of a key of 256 bits that S3 is to encrypt and decrypt objects with (SSE-C); excludes --encryption'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup' -s e -l encryption -x -a 'AES256 aws:kms' -d 'server-side encryption of what is uploaded'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup' -l sse-kms-key-id -x -d 'id or ARN of the KMS key, with -e aws:kms'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup' -l aws-region -x -d 'region of the instance and its disks'
@@ -296,6 +308,7 @@ complete -c barman-cloud -n '__fish_seen_subcommand_from backup-delete' -s P -l 
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup-delete' -l profile -x -d 'old spelling of --aws-profile'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup-delete' -l read-timeout -x -d 'seconds to wait for an answer (default: 60)'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup-delete' -l addressing-style -x -a 'auto virtual path' -d 'where requests name the bucket: in the host name (virtual) or in the path (default: path with --endpoint-url, else as AWS recommends)'
+complete -c barman-cloud -n '__fish_seen_subcommand_from backup-delete' -l sse-customer-key -x -d 'file:// URI of a file with the base64 form of a key of 256 bits that S3 is to encrypt and decrypt objects with (SSE-C); excludes --encryption'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup-delete' -l check-object-lock -d 'before deleting anything of a backup make sure that none of its objects is locked'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup-delete' -l azure-credential -l credential -l default -x -a 'azure-cli managed-identity default' -d 'credential to use instead of AZURE_STORAGE_* variables'
 
@@ -315,6 +328,7 @@ complete -c barman-cloud -n '__fish_seen_subcommand_from backup-keep' -s P -l aw
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup-keep' -l profile -x -d 'old spelling of --aws-profile'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup-keep' -l read-timeout -x -d 'seconds to wait for an answer (default: 60)'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup-keep' -l addressing-style -x -a 'auto virtual path' -d 'where requests name the bucket: in the host name (virtual) or in the path (default: path with --endpoint-url, else as AWS recommends)'
+complete -c barman-cloud -n '__fish_seen_subcommand_from backup-keep' -l sse-customer-key -x -d 'file:// URI of a file with the base64 form of a key of 256 bits that S3 is to encrypt and decrypt objects with (SSE-C); excludes --encryption'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup-keep' -l azure-credential -l credential -l default -x -a 'azure-cli managed-identity default' -d 'credential to use instead of AZURE_STORAGE_* variables'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup-keep' -a 'first last last-failed'
 
@@ -331,6 +345,7 @@ complete -c barman-cloud -n '__fish_seen_subcommand_from backup-list' -s P -l aw
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup-list' -l profile -x -d 'old spelling of --aws-profile'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup-list' -l read-timeout -x -d 'seconds to wait for an answer (default: 60)'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup-list' -l addressing-style -x -a 'auto virtual path' -d 'where requests name the bucket: in the host name (virtual) or in the path (default: path with --endpoint-url, else as AWS recommends)'
+complete -c barman-cloud -n '__fish_seen_subcommand_from backup-list' -l sse-customer-key -x -d 'file:// URI of a file with the base64 form of a key of 256 bits that S3 is to encrypt and decrypt objects with (SSE-C); excludes --encryption'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup-list' -l azure-credential -l credential -l default -x -a 'azure-cli managed-identity default' -d 'credential to use instead of AZURE_STORAGE_* variables'
 
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup-show' -f
@@ -346,6 +361,7 @@ complete -c barman-cloud -n '__fish_seen_subcommand_from backup-show' -s P -l aw
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup-show' -l profile -x -d 'old spelling of --aws-profile'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup-show' -l read-timeout -x -d 'seconds to wait for an answer (default: 60)'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup-show' -l addressing-style -x -a 'auto virtual path' -d 'where requests name the bucket: in the host name (virtual) or in the path (default: path with --endpoint-url, else as AWS recommends)'
+complete -c barman-cloud -n '__fish_seen_subcommand_from backup-show' -l sse-customer-key -x -d 'file:// URI of a file with the base64 form of a key of 256 bits that S3 is to encrypt and decrypt objects with (SSE-C); excludes --encryption'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup-show' -l azure-credential -l credential -l default -x -a 'azure-cli managed-identity default' -d 'credential to use instead of AZURE_STORAGE_* variables'
 complete -c barman-cloud -n '__fish_seen_subcommand_from backup-show' -a 'first last last-failed'
 
@@ -362,6 +378,7 @@ complete -c barman-cloud -n '__fish_seen_subcommand_from check-wal-archive' -s P
 complete -c barman-cloud -n '__fish_seen_subcommand_from check-wal-archive' -l profile -x -d 'old spelling of --aws-profile'
 complete -c barman-cloud -n '__fish_seen_subcommand_from check-wal-archive' -l read-timeout -x -d 'seconds to wait for an answer (default: 60)'
 complete -c barman-cloud -n '__fish_seen_subcommand_from check-wal-archive' -l addressing-style -x -a 'auto virtual path' -d 'where requests name the bucket: in the host name (virtual) or in the path (default: path with --endpoint-url, else as AWS recommends)'
+complete -c barman-cloud -n '__fish_seen_subcommand_from check-wal-archive' -l sse-customer-key -x -d 'file:// URI of a file with the base64 form of a key of 256 bits that S3 is to encrypt and decrypt objects with (SSE-C); excludes --encryption'
 complete -c barman-cloud -n '__fish_seen_subcommand_from check-wal-archive' -l azure-credential -l credential -l default -x -a 'azure-cli managed-identity default' -d 'credential to use instead of AZURE_STORAGE_* variables'
 
 complete -c barman-cloud -n '__fish_seen_subcommand_from restore' -f
@@ -382,6 +399,7 @@ complete -c barman-cloud -n '__fish_seen_subcommand_from restore' -s P -l aws-pr
 complete -c barman-cloud -n '__fish_seen_subcommand_from restore' -l profile -x -d 'old spelling of --aws-profile'
 complete -c barman-cloud -n '__fish_seen_subcommand_from restore' -l read-timeout -x -d 'seconds to wait for an answer (default: 60)'
 complete -c barman-cloud -n '__fish_seen_subcommand_from restore' -l addressing-style -x -a 'auto virtual path' -d 'where requests name the bucket: in the host name (virtual) or in the path (default: path with --endpoint-url, else as AWS recommends)'
+complete -c barman-cloud -n '__fish_seen_subcommand_from restore' -l sse-customer-key -x -d 'file:// URI of a file with the base64 form of a key of 256 bits that S3 is to encrypt and decrypt objects with (SSE-C); excludes --encryption'
 complete -c barman-cloud -n '__fish_seen_subcommand_from restore' -l aws-region -x -d 'region of a snapshot backup, instead of the recorded one'
 complete -c barman-cloud -n '__fish_seen_subcommand_from restore' -l azure-credential -l credential -l default -x -a 'azure-cli managed-identity default' -d 'credential to use instead of AZURE_STORAGE_* variables'
 complete -c barman-cloud -n '__fish_seen_subcommand_from restore' -l azure-resource-group -x -d 'resource group of the instance, for snapshot backups'
@@ -413,6 +431,7 @@ complete -c barman-cloud -n '__fish_seen_subcommand_from wal-archive' -s P -l aw
 complete -c barman-cloud -n '__fish_seen_subcommand_from wal-archive' -l profile -x -d 'old spelling of --aws-profile'
 complete -c barman-cloud -n '__fish_seen_subcommand_from wal-archive' -l read-timeout -x -d 'seconds to wait for an answer (default: 60)'
 complete -c barman-cloud -n '__fish_seen_subcommand_from wal-archive' -l addressing-style -x -a 'auto virtual path' -d 'where requests name the bucket: in the host name (virtual) or in the path (default: path with --endpoint-url, else as AWS recommends)'
+complete -c barman-cloud -n '__fish_seen_subcommand_from wal-archive' -l sse-customer-key -x -d 'file:// URI of a file with the base64 form of a key of 256 bits that S3 is to encrypt and decrypt objects with (SSE-C); excludes --encryption'
 complete -c barman-cloud -n '__fish_seen_subcommand_from wal-archive' -s e -l encryption -x -a 'AES256 aws:kms' -d 'server-side encryption of what is uploaded'
 complete -c barman-cloud -n '__fish_seen_subcommand_from wal-archive' -l sse-kms-key-id -x -d 'id or ARN of the KMS key, with -e aws:kms'
 complete -c barman-cloud -n '__fish_seen_subcommand_from wal-archive' -l azure-credential -l credential -l default -x -a 'azure-cli managed-identity default' -d 'credential to use instead of AZURE_STORAGE_* variables'
@@ -438,6 +457,7 @@ complete -c barman-cloud -n '__fish_seen_subcommand_from wal-restore' -s P -l aw
 complete -c barman-cloud -n '__fish_seen_subcommand_from wal-restore' -l profile -x -d 'old spelling of --aws-profile'
 complete -c barman-cloud -n '__fish_seen_subcommand_from wal-restore' -l read-timeout -x -d 'seconds to wait for an answer (default: 60)'
 complete -c barman-cloud -n '__fish_seen_subcommand_from wal-restore' -l addressing-style -x -a 'auto virtual path' -d 'where requests name the bucket: in the host name (virtual) or in the path (default: path with --endpoint-url, else as AWS recommends)'
+complete -c barman-cloud -n '__fish_seen_subcommand_from wal-restore' -l sse-customer-key -x -d 'file:// URI of a file with the base64 form of a key of 256 bits that S3 is to encrypt and decrypt objects with (SSE-C); excludes --encryption'
 complete -c barman-cloud -n '__fish_seen_subcommand_from wal-restore' -l azure-credential -l credential -l default -x -a 'azure-cli managed-identity default' -d 'credential to use instead of AZURE_STORAGE_* variables'
 complete -c barman-cloud -n '__fish_seen_subcommand_from wal-restore' -F
 

@@ -165,7 +165,7 @@ async function onServer(major: PostgresMajor, t: Deno.TestContext): Promise<void
   });
 
   await t.step("a stuck archiver: told each while, bounded, cancelled by a signal", async () => {
-    await pg.query("COPY (SELECT 1) TO PROGRAM 'touch stuck'");
+    await pg.query("COPY (SELECT 1) TO PROGRAM 'cat > stuck'");
     await using session = await sessionOf(pg.conninfo());
     const identity = await readIdentity(session);
     const waited: number[] = [];
@@ -191,7 +191,7 @@ async function onServer(major: PostgresMajor, t: Deno.TestContext): Promise<void
       stopBackup(second, identity, { signal: controller.signal }),
       (error) => error === reason,
     );
-    await pg.query("COPY (SELECT 1) TO PROGRAM 'rm stuck'");
+    await pg.query("COPY (SELECT 1) TO PROGRAM 'cat > /dev/null; rm stuck'");
   });
 
   await t.step("a session lost between start and stop is an error at once", async () => {
