@@ -39,7 +39,11 @@ env["BARMAN_CLOUD_EXECUTABLE"] = await ensureExecutable();
 await stopEsbuild();
 
 const barman = await ensureBarman(tell);
-if (barman.newest !== null) env["BARMAN_NEWEST"] = barman.newest;
+if (barman.newest !== null) {
+  env["BARMAN_NEWEST"] = barman.newest;
+  // Its Python has the reference implementation of snappy.
+  env["TEST_PYTHON"] = Deno.env.get("TEST_PYTHON") ?? join(barman.newest, "python3");
+}
 if (barman.packaged !== null) env["BARMAN_PACKAGED"] = barman.packaged;
 
 // Beside it the tests always run on a fake of their own.

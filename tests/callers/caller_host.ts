@@ -13,15 +13,18 @@ import { COMMANDS } from "../../lib/cli/commands.ts";
 import { executablePath, runProgram, type RunResult } from "../e2e/executable.ts";
 import { type CallerLine, fillIn, type Placeholder } from "./command_lines.ts";
 
+export interface S3CallerHost extends CallerHost {
+  readonly endpoint: string;
+  readonly bucketUrl: string;
+  /** The store's variables as the caller has them, without PATH. */
+  readonly keys: Readonly<Record<string, string>>;
+}
+
 export interface CallerHost extends AsyncDisposable {
   /** Of the server's user; removed at the end. */
   readonly directory: string;
   /** Begins with the directory of the nine names. */
   readonly path: string;
-  readonly endpoint: string;
-  readonly bucketUrl: string;
-  /** The store's variables as the caller has them, without PATH. */
-  readonly keys: Readonly<Record<string, string>>;
   /** Run a line of a caller, as the server's user, with PATH and `env` alone in the environment. */
   run(
     line: CallerLine,
@@ -33,7 +36,32 @@ export interface CallerHost extends AsyncDisposable {
 }
 
 /** @param tls talk TLS to the store, with its authority in AWS_CA_BUNDLE, where the server can */
-export async function callerHost(s3: S3ForTests, tls: boolean): Promise<CallerHost> {
+export async function s3CallerHost(s3: S3ForTests, tls: boolean): Promise<S3CallerHost> {
+  const endpoint = tls ? s3.rgw?.tlsEndpoint ?? s3.endpoint : s3.endpoint;
+  const { AWS_ACCESS_KEY_ID = "", AWS_SECRET_ACCESS_KEY = "" } = s3.env;
+  const bucketUrl = `s3://${await s3.newBucket()}`;
+  const host = await callerHost({ $ENDPOINT: endpoint, $URL: bucketUrl });
+  const authority = join(host.directory, "ca.pem");
+  if (tls && s3.rgw !== undefined) {
+    await copyFile(s3.rgw.caFile, authority);
+    await chmod(authority, 0o644);
+  }
+  return {
+    ...host,
+    endpoint,
+    bucketUrl,
+    keys: {
+      AWS_ACCESS_KEY_ID,
+      AWS_SECRET_ACCESS_KEY,
+      ...(tls && s3.rgw !== undefined ? { AWS_CA_BUNDLE: authority } : {}),
+    },
+  };
+}
+
+/** @param always values for every line */
+export async function callerHost(
+  always: Readonly<Partial<Record<Placeholder, string>>>,
+): Promise<CallerHost> {
   const user = serverUser();
   const directory = await mkdtemp(join(tmpdir(), "barman-cloud-callers-"));
   await chmod(directory, 0o755);
@@ -48,32 +76,17 @@ export async function callerHost(s3: S3ForTests, tls: boolean): Promise<CallerHo
   for (const { name, barman } of COMMANDS) {
     if (barman) await symlink(executable, join(bin, `barman-cloud-${name}`));
   }
-  const endpoint = tls ? s3.rgw?.tlsEndpoint ?? s3.endpoint : s3.endpoint;
-  const { AWS_ACCESS_KEY_ID = "", AWS_SECRET_ACCESS_KEY = "" } = s3.env;
-  const bucketUrl = `s3://${await s3.newBucket()}`;
-  const authority = join(directory, "ca.pem");
-  if (tls && s3.rgw !== undefined) {
-    await copyFile(s3.rgw.caFile, authority);
-    await chmod(authority, 0o644);
-  }
   const path = `${bin}:/usr/bin:/bin`;
   const servers: TestPostgres[] = [];
   return {
     directory,
     path,
-    endpoint,
-    bucketUrl,
-    keys: {
-      AWS_ACCESS_KEY_ID,
-      AWS_SECRET_ACCESS_KEY,
-      ...(tls && s3.rgw !== undefined ? { AWS_CA_BUNDLE: authority } : {}),
-    },
     run: ({ command, words }, values, { env = {}, cwd = directory } = {}) =>
-      runProgram(
-        join(bin, command),
-        fillIn(words, { $ENDPOINT: endpoint, $URL: bucketUrl, ...values }),
-        { env: { PATH: path, ...env }, cwd, ...user },
-      ),
+      runProgram(join(bin, command), fillIn(words, { ...always, ...values }), {
+        env: { PATH: path, ...env },
+        cwd,
+        ...user,
+      }),
     newDirectory: (name) => own(join(directory, name)),
     async startPostgres(settings) {
       const server = await startPostgres({ settings });

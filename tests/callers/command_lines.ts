@@ -32,6 +32,13 @@ export const ENVIRONMENT = {
     "AWS_SECRET_ACCESS_KEY",
     // When the configuration has an endpointCA.
     "AWS_CA_BUNDLE",
+    // On Azure, each that the configuration has a secret for.
+    "AZURE_STORAGE_ACCOUNT",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    // On Google: a file that it writes.
+    "GOOGLE_APPLICATION_CREDENTIALS",
     // Of the manager's process: backup connects by them.
     "PGHOST",
     "PGPORT",
@@ -148,6 +155,51 @@ export const CLOUDNATIVE_PG = {
     ...["--cloud-provider", "aws-s3", "$DESTINATION"],
   ),
 } as const;
+
+/** The same on a store that has no endpoint of its own; `--endpoint-url` is left out then. */
+export const cloudNativePgOn = (provider: "azure-blob-storage" | "google-cloud-storage") => {
+  const store = ["--cloud-provider", provider];
+  return {
+    check: line(CLOUDNATIVE_PG.check.source, "check-wal-archive", ...store, "$URL", "$SERVER"),
+    walArchive: line(
+      CLOUDNATIVE_PG.walArchive.source,
+      "wal-archive",
+      ...["--snappy", "--tags", "owner,dba", "--history-tags", "keep,yes"],
+      ...[...store, "$URL", "$SERVER", "$WAL"],
+    ),
+    walRestore: line(
+      CLOUDNATIVE_PG.walRestore.source,
+      "wal-restore",
+      ...[...store, "$URL", "$SERVER", "$WAL", "$DESTINATION"],
+    ),
+    backup: line(
+      CLOUDNATIVE_PG.backup.source,
+      "backup",
+      ...["--user", "postgres", "--name", "$NAME", "--snappy", "--immediate-checkpoint"],
+      ...["--jobs", "2", "--tags", "owner,dba", ...store, "$URL", "$SERVER"],
+    ),
+    show: line(
+      CLOUDNATIVE_PG.show.source,
+      "backup-show",
+      ...["--format", "json", ...store, "$URL", "$SERVER", "$NAME"],
+    ),
+    list: line(
+      CLOUDNATIVE_PG.list.source,
+      "backup-list",
+      ...["--format", "json", ...store, "$URL", "$SERVER"],
+    ),
+    delete: line(
+      CLOUDNATIVE_PG.delete.source,
+      "backup-delete",
+      ...[...store, "--retention-policy", "RECOVERY WINDOW OF 30 DAYS", "$URL", "$SERVER"],
+    ),
+    restore: line(
+      CLOUDNATIVE_PG.restore.source,
+      "restore",
+      ...[...store, "$URL", "$SERVER", "$ID", "$DESTINATION"],
+    ),
+  };
+};
 
 const FLEX_STORE = [
   "--cloud-provider",

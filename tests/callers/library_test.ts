@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { serverUser } from "../../scripts/servers/embedded_postgres.ts";
 import { type S3ForTests, startS3ForTests } from "../../scripts/servers/s3_for_tests.ts";
 import { skipUnless } from "../skips.ts";
-import { type CallerHost, callerHost } from "./caller_host.ts";
+import { type CallerHost, s3CallerHost } from "./caller_host.ts";
 import { CLOUDNATIVE_PG, fillIn } from "./command_lines.ts";
 import { goDriver } from "./go_driver.ts";
 
@@ -45,7 +45,7 @@ Deno.test("CloudNativePG's library", async () => {
 });
 
 async function story(s3: S3ForTests, driver: string): Promise<void> {
-  await using host = await callerHost(s3, false);
+  await using host = await s3CallerHost(s3, false);
   const server = await host.startPostgres({});
   const spool = await host.newDirectory("spool");
   // Where the server's user can run it.

@@ -4,8 +4,9 @@ import { chmod, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { startFromDirectory, type TestPostgres } from "../../scripts/servers/embedded_postgres.ts";
 import { type S3ForTests, startS3ForTests } from "../../scripts/servers/s3_for_tests.ts";
-import { callerHost } from "./caller_host.ts";
+import { s3CallerHost } from "./caller_host.ts";
 import { CLOUDNATIVE_PG, ENVIRONMENT, fillIn, POSTGRES_FLEX } from "./command_lines.ts";
+import { newSegments } from "./segments.ts";
 import { cloudNativePgList, cloudNativePgShow, postgresFlexList } from "./parsing.ts";
 
 Deno.test("callers", async (test) => {
@@ -22,7 +23,7 @@ Deno.test("callers", async (test) => {
 const POSTGRES_MAJOR = 18;
 
 async function cloudNativePg(s3: S3ForTests): Promise<void> {
-  await using host = await callerHost(s3, true);
+  await using host = await s3CallerHost(s3, true);
   const env = { ...host.keys };
   const $SERVER = "cluster-example";
   const $URL = `${host.bucketUrl}/backups/`;
@@ -139,7 +140,7 @@ async function cloudNativePg(s3: S3ForTests): Promise<void> {
 }
 
 async function postgresFlex(s3: S3ForTests): Promise<void> {
-  await using host = await callerHost(s3, true);
+  await using host = await s3CallerHost(s3, true);
   const credentials = join(host.directory, "credentials");
   const { AWS_ACCESS_KEY_ID = "", AWS_SECRET_ACCESS_KEY = "", ...others } = host.keys;
   await writeFile(
@@ -216,20 +217,6 @@ function assertEnvironment(
 ): void {
   const names: readonly string[] = [...ENVIRONMENT[caller], "AWS_CA_BUNDLE"];
   assert.deepEqual(Object.keys(env).filter((name) => !names.includes(name)), []);
-}
-
-/** Names of segments that are complete. */
-async function newSegments(server: TestPostgres, count: number): Promise<string[]> {
-  const names: string[] = [];
-  for (let i = 0; i < count; i++) {
-    const [row] = await server.query(
-      "create table if not exists filler (); " +
-        "select pg_walfile_name(pg_switch_wal()) as name from (select txid_current()) as work",
-    );
-    names.push(String(row?.["name"]));
-    await server.query(`create table filler_${crypto.randomUUID().replaceAll("-", "")} ()`);
-  }
-  return names;
 }
 
 async function archivedAll(server: TestPostgres): Promise<void> {
