@@ -10,10 +10,14 @@ export interface ServerLayout {
   readonly base: string;
   /** `PREFIX/SERVER/wals/`: what to list for the WAL archive. */
   readonly wals: string;
+  /** `PREFIX/SERVER/wal-identity.json`, which is ours: whose WAL the archive holds. Barman looks into the folders only. */
+  readonly identity: string;
   /** `PREFIX/SERVER/base/ID/` */
   backup(id: string): string;
   /** `PREFIX/SERVER/base/ID/backup.info` */
   backupInfo(id: string): string;
+  /** `PREFIX/SERVER/base/ID/backup_label`: of backups made of disk snapshots only. */
+  backupLabel(id: string): string;
   /** `PREFIX/SERVER/base/ID/NAME.tar[.gz]`, from the second on `NAME_0001.tar[.gz]`. */
   archive(id: string, name: string, index: number, extension: string): string;
   /**
@@ -49,8 +53,10 @@ export function serverLayout(prefix: string, server: string): ServerLayout {
     server: name,
     base,
     wals,
+    identity: `${root}${name}/wal-identity.json`,
     backup,
     backupInfo: (id) => `${backup(id)}backup.info`,
+    backupLabel: (id) => `${backup(id)}backup_label`,
     archive: (id, archive, index, extension) =>
       `${backup(id)}${archive}${
         index === 0 ? "" : `_${String(index).padStart(4, "0")}`

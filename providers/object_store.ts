@@ -54,6 +54,11 @@ export interface StoreCapabilities {
   readonly createOnlyMultipart: boolean;
   /** Tags are stored with objects. */
   readonly tags: boolean;
+  /**
+   * It is not known whether the store honours the condition of a `createOnly` put or ignores it, so each put first
+   * looks whether the key is there; see `PutOptions.conditionKept`.
+   */
+  readonly looksFirst?: boolean;
 }
 
 export interface Cancellable {
@@ -98,6 +103,11 @@ export interface PutOptions extends Cancellable {
    * multipart: `createOnlyMultipart`) says so; elsewhere checked before writing.
    */
   readonly createOnly?: boolean | undefined;
+  /**
+   * The caller knows that this store honours the condition of a `createOnly` put, or has just looked itself: the put
+   * does not look first, which spares a request where `capabilities.looksFirst`.
+   */
+  readonly conditionKept?: boolean | undefined;
 }
 
 /** What `complete` needs to know of a part. */

@@ -49,7 +49,8 @@ export async function bundle(directory: string): Promise<Metafile> {
   await rm(directory, { recursive: true, force: true });
   const { metafile } = await build({
     absWorkingDir: ROOT,
-    entryPoints: ["main.ts"],
+    // Worker threads need a file of their own, beside the others.
+    entryPoints: ["main.ts", { in: "lib/compression/piece_worker.ts", out: "piece_worker" }],
     outdir: directory,
     bundle: true,
     splitting: true,
@@ -109,6 +110,7 @@ async function compileIn(
       "--outfile",
       "barman-cloud",
       "./main.js",
+      "./piece_worker.js",
     ],
     cwd: directory,
     env: { BUN_OPTIONS: "", BUN_BE_BUN: "" },

@@ -1,4 +1,5 @@
 /** From members to archives in the store: tar, compression, splitting, upload. */
+import { availableParallelism } from "node:os";
 import { type CompressionName, COMPRESSIONS, compressStream } from "../compression/table.ts";
 import { closeIterator } from "./abortable.ts";
 import type { OpenMember } from "./members.ts";
@@ -42,15 +43,44 @@ export async function writeArchives(
     const result = await iterator.next();
     return result.done ? undefined : result.value;
   };
+  /** A member that did not fit into the archive before. */
+  let held: OpenMember | undefined;
   try {
     for (let index = 0;; index++) {
-      const first = await next();
+      const first = held ?? await next();
+      held = undefined;
       if (first === undefined && index > 0) return;
-      const bytes = archiveBytes(first, next, settings, reports, signal);
-      await uploader.upload(name, keyOf(index), bytes);
+      let stored = 0;
+      const nextThatFits = async (): Promise<OpenMember | undefined> => {
+        const member = await next();
+        if (member === undefined || fits(member, stored, uploader.capacity())) return member;
+        held = member;
+        return undefined;
+      };
+      const bytes = archiveBytes(first, nextThatFits, settings, reports, signal);
+      await uploader.upload(name, keyOf(index), counted(bytes, (size) => stored += size));
     }
   } finally {
+    if (held?.content.kind === "handle") await held.content.handle.close();
     await closeIterator(iterator);
+  }
+}
+
+/** How far the bytes stored may lag behind the members read: buffers of the tar stream and of the codec. */
+const UNDER_WAY = 32 * 1024 ** 2;
+
+/** Whether a member is sure not to exceed what an object can have, though nothing of it be compressed. */
+function fits({ member }: OpenMember, stored: number, capacity: number): boolean {
+  return stored + Math.min(UNDER_WAY, capacity / 10) + 1.01 * member.size <= capacity;
+}
+
+async function* counted(
+  source: AsyncIterable<Uint8Array>,
+  count: (bytes: number) => void,
+): AsyncGenerator<Uint8Array> {
+  for await (const chunk of source) {
+    count(chunk.length);
+    yield chunk;
   }
 }
 
@@ -71,7 +101,10 @@ async function* archiveBytes(
   const isFull = () => compressed > maxArchiveSize;
   // Every codec is done with a chunk when it asks for the next (tested); new chunks would double the memory.
   const tar = tarStream(first, next, { ...options, isFull });
-  for await (const chunk of compressStream(compression, tar, { level, signal })) {
+  const concurrency = availableParallelism();
+  for await (
+    const chunk of compressStream(compression, tar, { level, signal, concurrency, reuse: true })
+  ) {
     compressed += chunk.length;
     yield chunk;
   }

@@ -4,8 +4,6 @@ import type { ObjectStore, Tags } from "../../providers/object_store.ts";
 import type { CompressionName } from "../compression/table.ts";
 import type { ServerLayout } from "../layout.ts";
 import type { ProgressListener } from "../progress.ts";
-import { offsetOf, segmentNameOf } from "../wal/segment.ts";
-import { abortable } from "./abortable.ts";
 import { archiveExtension } from "./archive_writer.ts";
 import { BackupError, reasonOf } from "./backup_error.ts";
 import { newBackupId } from "./backup_id.ts";
@@ -19,8 +17,17 @@ import { type CopiedData, copyCluster, systemIdentifierOf } from "./copy.ts";
 import { externalFiles, includedOutside } from "./external_files.ts";
 import { majorVersionOf } from "./hook.ts";
 import { type OpenMember, textMember } from "./members.ts";
-import type { ArchiveSizes } from "./part_sizes.ts";
-import { type PyDict, PyFloat, type PyValue } from "./python_literal.ts";
+import { type ArchiveSizes, partSizeFor } from "./part_sizes.ts";
+import type { PyDict, PyValue } from "./python_literal.ts";
+import {
+  afterStop,
+  learnFacts,
+  lsnText,
+  requireVersion,
+  seconds,
+  started,
+  stopped,
+} from "./steps.ts";
 import type { Timestamp } from "./timestamp.ts";
 import { createPartUploader, type PartUploader } from "./upload.ts";
 
@@ -104,8 +111,6 @@ export interface BackupOptions {
 
 /** `backup.info` of a backup that failed is tried for so long, in milliseconds. */
 const LAST_WORDS_MS = 10_000;
-/** Non-exclusive backups exist since 9.6. */
-const OLDEST_VERSION = 90_600;
 
 /**
  * Take a backup. From the moment there is an id, every failure (the signal too) leaves a `backup.info` with
@@ -117,14 +122,7 @@ const OLDEST_VERSION = 90_600;
  */
 export async function takeBackup(server: BackupServer, options: BackupOptions): Promise<string> {
   const { store, layout, signal, tags } = options;
-  if (server.version < OLDEST_VERSION) {
-    throw new BackupError(
-      "refused",
-      `Cannot back up a server of version ${
-        majorVersionOf(server.version)
-      }: 9.6 is the oldest that can`,
-    );
-  }
+  requireVersion(server);
   const id = await newBackupId(store, layout, {
     ...options,
     // Two backups that start in the same second see nothing of each other in the store yet.
@@ -187,30 +185,10 @@ async function storeCluster(
   const { layout, onProgress, onNotice, onWarning } = options;
   const { signal } = uploader;
   signal.throwIfAborted();
-  // A server that does not answer must not keep us from stopping; closing the session ends its query.
-  const answer = <T>(query: Promise<T>) => abortable(query, signal);
-  const systemid = await answer(server.systemIdentifier());
-  learn({ systemid });
-  // Some of it is needed only at the very end: without it the backup would fail after hours.
-  const missing = await answer(server.missingPrivileges());
-  if (missing.length > 0) {
-    throw new BackupError("failed", `The role lacks what a backup needs: ${missing.join(", ")}`);
-  }
-  const facts = await answer(server.facts());
-  const { tablespaces, inPlace } = separate(facts.tablespaces);
-  learn({
-    pgdata: facts.dataDirectory,
-    xlogSegmentSize: facts.segmentSize,
-    configFile: facts.configFile,
-    hbaFile: facts.hbaFile,
-    identFile: facts.identFile,
-    includedFiles: facts.includedFiles,
-    tablespaces: tablespaces.length > 0 ? tablespaces : null,
-    dataChecksums: facts.dataChecksums,
-    summarizeWal: facts.summarizeWal,
-    clusterSize: facts.clusterSize,
-  });
+  const { systemid, facts, tablespaces } = await learnFacts(server, signal, learn);
+  const inPlace = facts.tablespaces.filter((tablespace) => !tablespaces.includes(tablespace));
   for (const { name } of inPlace) onNotice(`Tablespace ${name} lies in the data directory itself`);
+  uploader.setPartSize(partSizeFor(options.sizes, facts.clusterSize));
   const dataDirectory = await checkedDataDirectory(facts.dataDirectory, systemid);
 
   onProgress({
@@ -220,13 +198,7 @@ async function storeCluster(
   });
   const label = `Barman backup cloud ${id}`;
   const start = await server.start(label, options.immediateCheckpoint, signal);
-  learn({
-    timeline: start.timeline,
-    beginTime: start.time,
-    beginXlog: lsnText(start.lsn),
-    beginWal: segmentNameOf(start.lsn, start.timeline, facts.segmentSize),
-    beginOffset: offsetOf(start.lsn, facts.segmentSize),
-  });
+  learn(started(start, facts.segmentSize));
   onNotice(`Backup ${id} started at ${lsnText(start.lsn)} on timeline ${start.timeline}`);
 
   let doneBytes = 0;
@@ -243,15 +215,9 @@ async function storeCluster(
       totalBytes: facts.clusterSize,
     });
     const stop = await server.stop({ signal, archiveTimeout: options.archiveTimeout });
-    learn({
-      endTime: stop.time,
-      endXlog: lsnText(stop.lsn),
-      endWal: segmentNameOf(stop.lsn, stop.timeline, facts.segmentSize),
-      endOffset: offsetOf(stop.lsn, facts.segmentSize),
-      backupLabel: stop.label,
-    });
+    learn(stopped(stop, facts.segmentSize));
     onNotice(`Backup ${id} stopped at ${lsnText(stop.lsn)} on timeline ${stop.timeline}`);
-    if (!server.inRecovery) await afterStop(server, id, signal, onWarning);
+    await afterStop(server, id, signal, onWarning);
     yield textMember("backup_label", stop.label, 0o644, data.owner, data.owners);
   };
   const extension = archiveExtension(options.compression);
@@ -277,33 +243,6 @@ async function storeCluster(
       onNotice,
     },
   );
-}
-
-/** Helpful, and no reason to fail a backup that is whole without them. */
-async function afterStop(
-  server: BackupServer,
-  id: string,
-  signal: AbortSignal,
-  onWarning: (message: string) => void,
-): Promise<void> {
-  try {
-    await abortable(server.switchWal(), signal);
-    await abortable(server.createRestorePoint(`barman_${id}`), signal);
-  } catch (error) {
-    signal.throwIfAborted();
-    onWarning(`Cannot switch WAL and mark the end of the backup in it: ${reasonOf(error)}`);
-  }
-}
-
-/** In-place tablespaces (a developer's setting) have no location of their own: the data archive holds them. */
-function separate(
-  tablespaces: readonly Tablespace[],
-): { tablespaces: Tablespace[]; inPlace: Tablespace[] } {
-  const outside = (tablespace: Tablespace) => tablespace.location.startsWith("/");
-  return {
-    tablespaces: tablespaces.filter(outside),
-    inPlace: tablespaces.filter((tablespace) => !outside(tablespace)),
-  };
 }
 
 /** @throws {BackupError} when there is none here, or it is that of another server */
@@ -349,15 +288,4 @@ function copyStats(uploader: PartUploader, jobs: number, created: number): PyDic
     ["copy_time", seconds(elapsed)],
     ["serialized_copy_time", seconds(serialized)],
   ]);
-}
-
-/** With microseconds, as Barman writes them. */
-function seconds(value: number): PyFloat {
-  return new PyFloat(Math.round(value * 1e6) / 1e6);
-}
-
-/** `0/1A000028`: two hexadecimal halves without padding. */
-function lsnText(lsn: bigint): string {
-  const hex = (half: bigint) => half.toString(16).toUpperCase();
-  return `${hex(lsn >> 32n)}/${hex(lsn & 0xffffffffn)}`;
 }

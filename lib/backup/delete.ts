@@ -1,5 +1,11 @@
 /** Deletes backups, and the WAL that no other backup needs. */
-import type { Cancellable, ObjectStore, StoredObject } from "../../providers/object_store.ts";
+import {
+  type Cancellable,
+  isStoreError,
+  type ObjectLock,
+  type ObjectStore,
+  type StoredObject,
+} from "../../providers/object_store.ts";
 import type { Logger } from "../cli/log.ts";
 import type { ServerLayout } from "../layout.ts";
 import { mapInParallel } from "../parallel.ts";
@@ -15,16 +21,12 @@ import { type BackupDeletion, deletionPlan } from "./deletion_plan.ts";
 import { jsonPrinter, linesPrinter } from "./deletion_print.ts";
 import { listBase, readKeeps } from "./keep.ts";
 import { type RetentionPolicy, retentionReport } from "./retention.ts";
+import type { SnapshotsInfo } from "./snapshots_info.ts";
 import { deleteWal, listWalArchive, printWalDeletions, type WalArchive } from "./wal_deletion.ts";
 
 /** The deletion can't or must not be done, or only a part of it was. */
 export class DeletionFailed extends Error {
   override readonly name = "DeletionFailed";
-}
-
-/** A backup whose disk snapshots this build can't delete. */
-export class SnapshotsNotSupported extends Error {
-  override readonly name = "SnapshotsNotSupported";
 }
 
 export interface DeletionContext {
@@ -134,12 +136,14 @@ export interface ExecutionOptions {
   readonly batchSize: number | null;
   /** `--check-object-lock` */
   readonly checkObjectLock: boolean;
+  /** Deletes the disk snapshots of a backup; it is repeated as a whole if it fails. */
+  readonly deleteSnapshots: (id: string, snapshots: SnapshotsInfo) => Promise<void>;
 }
 
 /**
  * Carry out a plan, backup after backup; the first failure ends it. Failures to delete WAL are logged: the next
  * deletion catches up.
- * @throws {DeletionFailed} {SnapshotsNotSupported} before anything is deleted
+ * @throws {DeletionFailed}, and what `deleteSnapshots` throws
  * @throws {StoreError} {WalFolderFailed} when WAL folders could not be listed or emptied
  */
 export async function executeDeletion(
@@ -148,18 +152,13 @@ export async function executeDeletion(
   options: ExecutionOptions,
 ): Promise<void> {
   const { store, layout, log, signal } = context;
-  const snapshot = plan.find(({ snapshots }) => snapshots !== null);
-  if (snapshot !== undefined) {
-    throw new SnapshotsNotSupported(
-      `Cannot delete backup ${snapshot.id}: it consists of disk snapshots (${snapshot.snapshots?.provider}), ` +
-        "which this build can't delete yet; nothing was deleted",
-    );
-  }
   const walArchive = archiveWhenNeeded(store, layout, { signal });
   for (const deletion of plan) {
-    const { id, archives, info, wal } = deletion;
+    const { id, archives, info, label, snapshots, wal } = deletion;
     for (const warning of deletion.warnings) log.warning(warning);
     if (options.checkObjectLock) await refuseLocked(context, deletion);
+    if (snapshots !== null) await options.deleteSnapshots(id, snapshots);
+    if (label !== null) await deleteObjects(context, id, [label], options.batchSize);
     await deleteObjects(context, id, archives, options.batchSize);
     await deleteObjects(context, id, [info], options.batchSize);
     log.info(`Deleted backup ${id}`);
@@ -242,10 +241,12 @@ async function deleteObjects(
   );
 }
 
+const UNLOCKED: ObjectLock = { retainUntil: null, legalHold: false };
+
 /** All objects are looked at before the first is deleted (Barman looks batch by batch). */
 async function refuseLocked(
   { store, log, signal }: DeletionContext,
-  { id, archives, info }: BackupDeletion,
+  { id, archives, info, label }: BackupDeletion,
 ): Promise<void> {
   const { objectLock } = store;
   if (objectLock === undefined) {
@@ -253,22 +254,28 @@ async function refuseLocked(
     return;
   }
   const now = Date.now();
-  await mapInParallel([...archives, info], CATALOGUE_CONCURRENCY, async (key) => {
-    const lock = await objectLock.call(store, key, { signal }).catch((error: unknown) => {
-      signal.throwIfAborted();
-      const reason = error instanceof Error ? error.message : String(error);
-      throw new DeletionFailed(
-        `Cannot delete backup ${id}: the lock of ${key} can't be read: ${reason}`,
-        { cause: error },
-      );
-    });
-    if (lock.legalHold) {
-      throw new DeletionFailed(`Cannot delete backup ${id}: ${key} is under legal hold`);
-    }
-    if (lock.retainUntil !== null && lock.retainUntil.getTime() > now) {
-      throw new DeletionFailed(
-        `Cannot delete backup ${id}: ${key} is locked until ${lock.retainUntil.toISOString()}`,
-      );
-    }
-  });
+  await mapInParallel(
+    [...(label === null ? [] : [label]), ...archives, info],
+    CATALOGUE_CONCURRENCY,
+    async (key) => {
+      const lock = await objectLock.call(store, key, { signal }).catch((error: unknown) => {
+        signal.throwIfAborted();
+        // A backup that failed early has none.
+        if (key === label && isStoreError(error, "not-found")) return UNLOCKED;
+        const reason = error instanceof Error ? error.message : String(error);
+        throw new DeletionFailed(
+          `Cannot delete backup ${id}: the lock of ${key} can't be read: ${reason}`,
+          { cause: error },
+        );
+      });
+      if (lock.legalHold) {
+        throw new DeletionFailed(`Cannot delete backup ${id}: ${key} is under legal hold`);
+      }
+      if (lock.retainUntil !== null && lock.retainUntil.getTime() > now) {
+        throw new DeletionFailed(
+          `Cannot delete backup ${id}: ${key} is locked until ${lock.retainUntil.toISOString()}`,
+        );
+      }
+    },
+  );
 }

@@ -52,7 +52,7 @@ export function deletionPlan(input: DeletionPlanInput): BackupDeletion[] {
     deletions.push({
       id,
       snapshots: info.snapshotsInfo,
-      label: info.snapshotsInfo === null ? null : `${layout.backup(id)}backup_label`,
+      label: info.snapshotsInfo === null ? null : layout.backupLabel(id),
       archives: allArchives(archives).map(({ object }) => object.key),
       info: layout.backupInfo(id),
       wal: walRule(remaining, backup, keeps, stopAtStandalone),

@@ -7,6 +7,10 @@ export interface ArchiveSizes {
   readonly maxArchiveSize: number;
   /** Of every part but an archive's last. */
   readonly partSize: number;
+  /** What the store, the provider and the user allow a part to have at least. */
+  readonly minPartSize: number;
+  /** Parts that an archive may have. */
+  readonly maxParts: number;
 }
 
 /** `--max-archive-size` when not given: Barman's 100GB. */
@@ -16,22 +20,25 @@ const TIB = 1024 ** 4;
 const MIB = 1024 ** 2;
 
 /**
- * What part sizes are computed from. Barman's own for S3 and Azure, so that its users find parts as they know
- * them; the store's limits elsewhere. What the store allows in fact is looked at besides.
+ * What part sizes are computed from: Barman's numbers of parts, and how much larger than an archive the parts
+ * together are, as a last member may exceed it. Barman has twice the size everywhere; with S3's few parts that
+ * would be 21 MB each, several of which are in memory at a time.
  */
-const CONSTANTS: Readonly<Record<ProviderName, { maxParts: number; minPartSize: number }>> = {
-  "aws-s3": { maxParts: 10_000, minPartSize: 5 * MIB },
-  "azure-blob-storage": { maxParts: 50_000, minPartSize: 64 * 1024 },
+const CONSTANTS: Readonly<
+  Record<ProviderName, { maxParts: number; minPartSize: number; room: number }>
+> = {
+  "aws-s3": { maxParts: 10_000, minPartSize: 5 * MIB, room: 1.1 },
+  "azure-blob-storage": { maxParts: 50_000, minPartSize: 64 * 1024, room: 2 },
   // Barman has one part there, of a temporary file; ours are those of the XML API's multipart uploads.
-  "google-cloud-storage": { maxParts: 10_000, minPartSize: 5 * MIB },
-  local: { maxParts: 50_000, minPartSize: MIB },
+  "google-cloud-storage": { maxParts: 10_000, minPartSize: 5 * MIB, room: 1.1 },
+  local: { maxParts: 50_000, minPartSize: MIB, room: 2 },
 };
 
 /**
- * Barman's rule: twice what is needed for an archive of the maximum size (it may be exceeded by a member),
- * at least the store's and the user's minimum, at most the store's maximum.
+ * Parts as small as an archive of the maximum size allows, at least the store's and the user's minimum, at most the
+ * store's maximum. All parts of an object but the last have the same size, which some stores insist on.
  *
- * With the defaults 21474836 bytes on S3 and Google Cloud Storage, 4294966 elsewhere.
+ * With the defaults 11811160 bytes on S3 and Google Cloud Storage, 4294967 elsewhere.
  *
  * @param maxArchiveSize `--max-archive-size`; more than 1 TiB is taken as 1 TiB
  * @param minChunkSize `--min-chunk-size`
@@ -42,13 +49,31 @@ export function archiveSizes(
   maxArchiveSize: number,
   minChunkSize?: number | undefined,
 ): ArchiveSizes {
-  const { maxParts, minPartSize } = CONSTANTS[provider];
+  const { room, ...constants } = CONSTANTS[provider];
   const archive = Math.min(maxArchiveSize, TIB, limits.maxObjectSize);
-  const wanted = Math.max(
-    2 * Math.floor(archive / Math.min(maxParts, limits.maxParts)),
-    minPartSize,
-    limits.minPartSize,
-    minChunkSize ?? 0,
+  const maxParts = Math.min(constants.maxParts, limits.maxParts);
+  const minPartSize = Math.min(
+    Math.max(constants.minPartSize, limits.minPartSize, minChunkSize ?? 0),
+    limits.maxPartSize,
   );
-  return { maxArchiveSize: archive, partSize: Math.min(wanted, limits.maxPartSize) };
+  const wanted = Math.max(Math.floor(room * archive / maxParts), minPartSize);
+  return {
+    maxArchiveSize: archive,
+    partSize: Math.min(wanted, limits.maxPartSize),
+    minPartSize,
+    maxParts,
+  };
+}
+
+/**
+ * Smaller parts where the whole cluster is smaller than an archive may be. Should it turn out larger, archives end
+ * before they run out of parts.
+ * @param clusterSize bytes that the server's databases have, null when not known
+ */
+export function partSizeFor(sizes: ArchiveSizes, clusterSize: number | null): number {
+  if (clusterSize === null) return sizes.partSize;
+  // Databases grow meanwhile, and there are logs and other files besides.
+  const expected = 1.25 * clusterSize + 4 * 1024 * MIB;
+  const wanted = Math.ceil(1.1 * expected / sizes.maxParts);
+  return Math.min(sizes.partSize, Math.max(sizes.minPartSize, wanted));
 }

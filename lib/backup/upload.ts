@@ -25,6 +25,10 @@ export interface PartUploader {
    * rejects; tells what could not be removed.
    */
   abort(): Promise<void>;
+  /** Make parts of another size; before the first upload only. */
+  setPartSize(bytes: number): void;
+  /** Bytes that one object can have: all the parts that the store allows. */
+  capacity(): number;
   /** Seconds by item, in the order of their beginning. */
   times(): ReadonlyMap<string, UploadTimes>;
 }
@@ -54,12 +58,14 @@ export interface PartUploaderOptions {
 const CLEAN_UP_MS = 10_000;
 
 export function createPartUploader(options: PartUploaderOptions): PartUploader {
-  const { store, slots, partSize } = options;
+  const { store, slots } = options;
+  let { partSize } = options;
   const failure = new AbortController();
   const signal = AbortSignal.any([options.signal, failure.signal]);
   // Requests that make something on the store are let finish, so that it is known and can be removed.
   const grace = new AbortController();
-  const buffers = createPool(slots + 1, partSize);
+  // Filled once the size of parts is settled.
+  const buffers = createPool(slots + 1, () => partSize);
   const open = new Set<MultipartUpload>();
   const underWay = new Set<Promise<void>>();
   const times = new Map<string, { start: number; end: number; serialized: number }>();
@@ -197,6 +203,11 @@ export function createPartUploader(options: PartUploaderOptions): PartUploader {
         clearTimeout(limit);
       }
     },
+    setPartSize(bytes) {
+      if (times.size > 0) throw new Error("Cannot change the size of parts: some were uploaded");
+      partSize = bytes;
+    },
+    capacity: () => partSize * store.limits.maxParts,
     times: () =>
       new Map(
         [...times].map(([item, { start, end, serialized }]) => [
@@ -213,7 +224,7 @@ interface BufferPool {
 }
 
 /** At most `count` buffers, made when first needed and used again and again. */
-function createPool(count: number, size: number): BufferPool {
+function createPool(count: number, size: () => number): BufferPool {
   const free: Uint8Array[] = [];
   const waiting: ((buffer: Uint8Array) => void)[] = [];
   let made = 0;
@@ -223,7 +234,7 @@ function createPool(count: number, size: number): BufferPool {
       if (buffer !== undefined) return Promise.resolve(buffer);
       if (made < count) {
         made += 1;
-        return Promise.resolve(Buffer.allocUnsafeSlow(size));
+        return Promise.resolve(Buffer.allocUnsafeSlow(size()));
       }
       return new Promise((resolve) => waiting.push(resolve));
     },

@@ -6,6 +6,8 @@ import type { OptionSpec, PositionalSpec, ValuesOf } from "./options.ts";
 export interface CommandContext {
   /** The name it was called by: `barman-cloud-backup`, or `barman-cloud backup`. */
   readonly program: string;
+  /** The words after the command's name, as they were given; without them nothing is left for later calls. */
+  readonly words?: readonly string[] | undefined;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly log: Logger;
   /** Aborted by SIGINT and SIGTERM with an `InterruptedError`. */

@@ -40,6 +40,12 @@ export const COMMANDS: readonly CommandEntry[] = [
   barman("wal-archive", "for archive_command", () => import("../commands/wal_archive.ts")),
   barman("wal-restore", "for restore_command", () => import("../commands/wal_restore.ts")),
   {
+    name: "wal-verify",
+    summary: "look for gaps in the WAL archive",
+    barman: false,
+    load: () => import("../commands/wal_verify.ts"),
+  },
+  {
     name: "links",
     summary: "make the nine names of Barman's commands in a directory",
     barman: false,

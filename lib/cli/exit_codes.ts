@@ -12,6 +12,8 @@ export const EXIT = {
   generalError: 4,
   /** Hook mode of backup: an error that Barman must not retry. */
   hookUnrecoverable: 63,
+  /** wal-restore with --stop-recovery-on-error: above 125 PostgreSQL stops instead of taking it for the end of WAL. */
+  stopRecovery: 126,
   /** 128 + signal number, as shells report it. */
   interrupted: 130,
   terminated: 143,

@@ -5,6 +5,8 @@ import type { Command, CommandContext } from "./command.ts";
 import { type CommandEntry, COMMANDS } from "./commands.ts";
 import { CommandError, EXIT, type ExitCode, InterruptedError } from "./exit_codes.ts";
 import { createLogger, type Logger, thresholdOf } from "./log.ts";
+import type { ParseResult } from "./parser.ts";
+import { quickParse } from "./quick_parse.ts";
 import { redactor } from "./redact.ts";
 import { COMPATIBILITY_VERSION } from "./version.ts";
 
@@ -36,6 +38,11 @@ async function runChosen(invocation: Invocation): Promise<ExitCode> {
   if (words[0] === "-V" || words[0] === "--version") {
     writeAll(1, `${PROGRAM}-${entry.name} ${COMPATIBILITY_VERSION}\n`);
     return EXIT.success;
+  }
+  // What a call before has prepared needs no parser either.
+  if (entry.name.startsWith("wal-")) {
+    const { answerFromSpool } = await import("../commands/from_spool.ts");
+    if (await answerFromSpool(entry.name, words, invocation.env)) return EXIT.success;
   }
   const { command } = await entry.load();
   return await runCommand(command, program, words, invocation.env);
@@ -106,8 +113,7 @@ export async function runCommand(
   words: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
 ): Promise<ExitCode> {
-  const { parseCommandLine } = await import("./parser.ts");
-  const parsed = parseCommandLine(command, words, program, helpWidth(words, env));
+  const parsed = await parse(command, words, program, env);
   if (parsed.kind === "exit") {
     writeAll(1, parsed.stdout);
     writeAll(2, parsed.stderr);
@@ -128,6 +134,7 @@ export async function runCommand(
   const uncaught = installErrorHandlers(controller, log);
   const context: CommandContext = {
     program,
+    words,
     env,
     log,
     signal: controller.signal,
@@ -148,6 +155,18 @@ export async function runCommand(
     uninstall();
     uncaught.uninstall();
   }
+}
+
+async function parse(
+  command: Command,
+  words: readonly string[],
+  program: string,
+  env: Readonly<Record<string, string | undefined>>,
+): Promise<ParseResult> {
+  const values = quickParse(command, words);
+  if (values !== undefined) return { kind: "values", values };
+  const { parseCommandLine } = await import("./parser.ts");
+  return parseCommandLine(command, words, program, helpWidth(words, env));
 }
 
 /** One line for the user, and the exit code; a stack trace only with -vv. */

@@ -4,9 +4,12 @@ import { CommandError, EXIT, type ExitCode } from "../cli/exit_codes.ts";
 import { type ProgressDisplay, startProgress } from "../cli/progress.ts";
 import { abortable } from "../backup/abortable.ts";
 import { BackupError, reasonOf } from "../backup/backup_error.ts";
+import type { BackupServer } from "../backup/backup.ts";
 import { type HookBackup, hookBackupOf, HookError, storeHookBackup } from "../backup/hook.ts";
 import { archiveSizes } from "../backup/part_sizes.ts";
-import { compressionLevel } from "../compression/table.ts";
+import { compressionLevel, type CompressionName } from "../compression/table.ts";
+import type { Progress } from "../progress.ts";
+import type { SnapshotBackupOptions } from "../snapshots/backup.ts";
 import type { ObjectStore } from "../../providers/object_store.ts";
 import {
   BACKUP_OPTIONS,
@@ -109,15 +112,7 @@ async function backUpServer(
   const session = await connect(values, context);
   let progress: ProgressDisplay | undefined;
   try {
-    if (wantsSnapshots(values)) {
-      checkSnapshotOptions(values);
-      throw new CommandError(
-        EXIT.generalError,
-        "Backups by disk snapshots are not in this version: leave out --snapshot-disk and " +
-          "--snapshot-instance to copy the files",
-      );
-    }
-    const { takeBackup } = await import("../backup/backup.ts");
+    if (wantsSnapshots(values)) checkSnapshotOptions(values);
     const { backupServerOf } = await import("../postgres/backup_server.ts");
     const server = await abortable(
       backupServerOf(session, log, {
@@ -127,8 +122,7 @@ async function backUpServer(
     );
     // Without the session there is no backup: it must not go on copying for hours.
     const signal = AbortSignal.any([context.signal, server.lost]);
-    const id = await takeBackup(server, {
-      ...howToStore(values, context, store),
+    const options = {
       store,
       layout,
       name: values.name,
@@ -136,18 +130,45 @@ async function backUpServer(
       archiveTimeout: values.archiveTimeout,
       signal,
       now,
-      onStarted: (started) => {
+      onStarted: (started: string) => {
         log.info(`Starting backup ${started}`);
         progress = startProgress(context, `Backup ${started}`);
       },
-      onProgress: (state) => progress?.listener(state),
-      onNotice: (message) => log.info(message),
-      onWarning: (message) => log.warning(message),
-    });
+      onProgress: (state: Progress) => progress?.listener(state),
+      onNotice: (message: string) => log.info(message),
+      onWarning: (message: string) => log.warning(message),
+    };
+    let id: string;
+    if (wantsSnapshots(values)) id = await takeSnapshots(values, context, server, options);
+    else {
+      const { takeBackup } = await import("../backup/backup.ts");
+      id = await takeBackup(server, { ...howToStore(values, context, store), ...options });
+    }
     log.info(`Backup ${id} is complete`);
   } finally {
     progress?.stop();
     await session.close();
+  }
+}
+
+/** @throws {CommandError} exit code 4 for what can't be backed up by snapshots, found out before the backup begins */
+async function takeSnapshots(
+  values: BackupValues,
+  context: CommandContext,
+  server: BackupServer,
+  options: Omit<SnapshotBackupOptions, "provider" | "host" | "instance" | "disks" | "tags">,
+): Promise<string> {
+  const { snapshotsOfBackup, whatToTake } = await import("./snapshots.ts");
+  const { takeSnapshotBackup } = await import("../snapshots/backup.ts");
+  const provider = await snapshotsOfBackup(values, context);
+  try {
+    return await takeSnapshotBackup(server, {
+      ...options,
+      ...await whatToTake(values, context),
+      provider,
+    });
+  } finally {
+    provider.close();
   }
 }
 
@@ -194,6 +215,12 @@ async function storeForBarman(
   }
 }
 
+/**
+ * Levels of base backups where the usual one costs much time and saves little: files of tables, unlike WAL, are read
+ * once and are large. Barman has no backups in these formats.
+ */
+const BACKUP_LEVELS: Partial<Record<CompressionName, number>> = { lz4: 0, zstd: 3 };
+
 /** What both kinds of backup are told about archives and parts. */
 function howToStore(values: BackupValues, { log }: CommandContext, store: ObjectStore) {
   const compression = compressionOf(values);
@@ -214,7 +241,7 @@ function howToStore(values: BackupValues, { log }: CommandContext, store: Object
     compression,
     level: compression === undefined
       ? undefined
-      : compressionLevel(compression, values.compressionLevel),
+      : compressionLevel(compression, values.compressionLevel ?? BACKUP_LEVELS[compression]),
     jobs: values.jobs,
     sizes,
   };

@@ -89,6 +89,10 @@ export const command = defineCommand({
               ? null
               : Math.min(Math.max(batchSize, 1), store.limits.maxDeleteBatch),
             checkObjectLock: values.checkObjectLock,
+            deleteSnapshots: async (id, snapshots) => {
+              const { deleteSnapshotsOf } = await import("./delete_snapshots.ts");
+              await deleteSnapshotsOf(id, snapshots, values.sourceUrl, values, context);
+            },
           });
         }
       } catch (error) {

@@ -2,9 +2,10 @@
 import { type CommandContext, defineCommand } from "../cli/command.ts";
 import { COMMON, SOURCE } from "../cli/common_options.ts";
 import { CommandError, EXIT, type ExitCode } from "../cli/exit_codes.ts";
-import { append, OptionValueError, positional, value } from "../cli/options.ts";
+import { append, flag, OptionValueError, positional, value } from "../cli/options.ts";
 import { integer } from "../cli/values.ts";
 import type { OpenedServer } from "./open_store.ts";
+import type { SnapshotArguments } from "./restore_snapshots.ts";
 import type { CatalogueEntry } from "../backup/catalogue.ts";
 import type { RestoreErrorKind } from "../restore/restore_error.ts";
 import type { TablespaceRule } from "../restore/plan.ts";
@@ -83,6 +84,12 @@ export const command = defineCommand(
         "resource group of the instance, for snapshot backups",
         { section: "azure" },
       ),
+      flag(
+        "createVolumes",
+        ["--create-volumes"],
+        "of a snapshot backup: make disks from its snapshots, attach them to the instance, print the commands that " +
+          "mount them, and end; then restore again without this",
+      ),
     ],
     examples: [
       [
@@ -96,6 +103,11 @@ export const command = defineCommand(
       [
         "one backup, a tablespace elsewhere, from a directory",
         "PROGRAM file:///backups main 20260115T103000 /srv/pg --tablespace ts1:/srv/ts1",
+      ],
+      [
+        "a backup made of disk snapshots, whose disks are made, mounted by hand, and checked",
+        "PROGRAM --snapshot-recovery-instance db2 --create-volumes s3://bucket/backups main last /srv/pg\n" +
+        "PROGRAM --snapshot-recovery-instance db2 s3://bucket/backups main last /srv/pg",
       ],
     ],
   },
@@ -117,6 +129,17 @@ export const command = defineCommand(
           time: values.targetTime,
           lsn: values.targetLsn,
         },
+        snapshots: {
+          values,
+          recoveryInstance: values.snapshotRecoveryInstance,
+          createVolumes: values.createVolumes,
+          place: {
+            awsRegion: values.awsRegion,
+            azureResourceGroup: values.azureResourceGroup,
+            gcpZone: values.gcpZone,
+            url: values.sourceUrl,
+          },
+        },
       }, context);
     }, extra);
   },
@@ -128,6 +151,7 @@ interface RestoreArguments {
   readonly tablespaceRules: readonly TablespaceRule[];
   readonly jobs: number | undefined;
   readonly target: TargetWords;
+  readonly snapshots: SnapshotArguments;
 }
 
 const EXIT_CODES: Readonly<Record<RestoreErrorKind, ExitCode>> = {
@@ -150,6 +174,14 @@ async function restore(
   const { log, signal } = context;
   try {
     const { id, info } = await selectBackup(server, given, context);
+    if (info.snapshotsInfo !== null) {
+      const { restoreSnapshots } = await import("./restore_snapshots.ts");
+      await restoreSnapshots(server, { id, info, snapshots: info.snapshotsInfo }, given, context);
+      return EXIT.success;
+    }
+    if (given.snapshots.createVolumes) {
+      throw new RestoreError("invalid", `Backup ${id} has no snapshots to make volumes from`);
+    }
     const progress = startProgress(context, `Restore ${id}`);
     try {
       await restoreBackup({

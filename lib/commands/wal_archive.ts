@@ -19,8 +19,11 @@ import {
 } from "../cli/options.ts";
 import { csvTag, integer, size, tag } from "../cli/values.ts";
 import { compressionLevel, type CompressionName } from "../compression/table.ts";
-import { archiveWal, planArchive } from "../wal/archive.ts";
+import type { ArchivedWal, ArchiveRequest } from "../wal/archive.ts";
+import { isNoted } from "../wal/archive_notes.ts";
 import { parseWalName, type WalName } from "../wal/segment.ts";
+import { openSpool } from "../wal/spool.ts";
+import { archiveSpool } from "./from_spool.ts";
 import { encryptionOf, withStore } from "./open_store.ts";
 import { testConnection } from "./test_connection.ts";
 
@@ -30,7 +33,8 @@ export const command = defineCommand({
   description:
     "Stores one file of PostgreSQL's WAL (a segment, a history, partial or backup label file) in " +
     "the archive of a server. It is made for archive_command: it exits with 0 only when the " +
-    "store has all of the file, and PostgreSQL tries again after anything else.",
+    "store has all of the file, and PostgreSQL tries again after anything else. A file that is in " +
+    "the archive is never replaced by a different one, and WAL of another cluster is refused.",
   positionals: [
     ...DESTINATION,
     optionalPositional(
@@ -52,6 +56,31 @@ export const command = defineCommand({
       "low, medium (default), high, or a number (gzip, bzip2, xz: 1 to 9, zstd: -22 to 22, lz4: 0 to " +
         "16; the nearest of these is taken)",
       { parse: levelWord },
+    ),
+    value(
+      "lookAhead",
+      ["--look-ahead"],
+      "archive up to N files in one call: the one that was asked for, and at the same time the segments that " +
+        "PostgreSQL will ask for next; their calls then answer at once (default: 1; 32 is good for busy servers)",
+      { parse: integer("number of files", 1), metavar: "N" },
+    ),
+    value<"spoolDir", string>(
+      "spoolDir",
+      ["--spool-dir"],
+      "where --look-ahead notes what is archived, a directory that only this user can write into (default: " +
+        "/var/tmp/barman-cloud-UID); it may be wiped at any time",
+      { metavar: "DIR" },
+    ),
+    flag(
+      "overwrite",
+      ["--overwrite"],
+      "replace a file that is in the archive already, as Barman does (default: the same content is fine, " +
+        "another is refused with exit code 4)",
+    ),
+    flag(
+      "noWalCheck",
+      ["--no-wal-check"],
+      "do not check that the file is the WAL segment that its name says, and of the cluster whose archive it is",
     ),
     ...WRITE_TAGS,
     append("historyTag", ["--history-tag"], "tag on history files instead of the others", {
@@ -104,11 +133,19 @@ export const command = defineCommand({
     ],
   ],
 }, async (options, context) => {
+  const { log, signal } = context;
   const path = pathOf(options.walPath, context.env);
   const wal = walNameOf(path);
   const compression = compressionOf(options);
   const tags = tagsOf(options);
-  const plan = {
+  const encryption = encryptionOf(options);
+  const files = filesOf(options);
+  const spool = files === 1 || options.test ? null : await openArchiveSpool(options, path, context);
+  if (spool !== null && await isNoted(spool, path)) {
+    log.info(`${path} was archived ahead by a call before`);
+    return EXIT.success;
+  }
+  const request = (path: string, wal: WalName): ArchiveRequest => ({
     path,
     wal,
     compression,
@@ -116,9 +153,11 @@ export const command = defineCommand({
       ? undefined
       : compressionLevel(compression, options.compressionLevel),
     tags: wal.kind === "history" ? options.historyTags ?? options.historyTag ?? tags : tags,
-  };
+    overwrite: options.overwrite,
+    unchecked: options.noWalCheck,
+  });
   const extra = {
-    ...encryptionOf(options),
+    ...encryption,
     maxBlockSize: options.maxBlockSize,
     maxConcurrency: options.maxConcurrency,
     maxSinglePutSize: options.maxSinglePutSize,
@@ -129,15 +168,51 @@ export const command = defineCommand({
     options,
     context,
     async ({ store, layout }) => {
-      const { log, signal } = context;
       if (options.test) return await testConnection(store, log, { signal });
-      const done = await archiveWal(store, planArchive(layout, plan), { signal, log });
-      log.info(`Archived ${path} as ${done.key} (${done.storedSize} of ${done.size} bytes)`);
+      const { archiveWal, planArchive } = await import("../wal/archive.ts");
+      const plan = planArchive(layout, request(path, wal));
+      let done: ArchivedWal;
+      if (spool === null) done = await archiveWal(store, plan, { signal, log });
+      else {
+        const { archiveAhead } = await import("../wal/look_ahead.ts");
+        const planOf = (path: string) => {
+          const wal = parseWalName(basename(path));
+          return wal === null ? null : planArchive(layout, request(path, wal));
+        };
+        done = await archiveAhead(store, plan, planOf, { signal, log, spool, files });
+      }
+      if (done.outcome === "stored") {
+        log.info(`Archived ${path} as ${done.key} (${done.storedSize} of ${done.size} bytes)`);
+      }
       return EXIT.success;
     },
     extra,
   );
 });
+
+/** @throws {CommandError} exit code 3: with --overwrite a file that PostgreSQL has recycled could replace a good one */
+function filesOf(
+  { lookAhead = 1, overwrite }: {
+    readonly lookAhead: number | undefined;
+    readonly overwrite: boolean;
+  },
+): number {
+  if (lookAhead > 1 && overwrite) {
+    throw new CommandError(EXIT.usage, "--look-ahead is not allowed with --overwrite");
+  }
+  return lookAhead;
+}
+
+/** @returns null when it can't be used, which has been said */
+async function openArchiveSpool(
+  { spoolDir }: { readonly spoolDir: string | undefined },
+  path: string,
+  { words, env, log }: CommandContext,
+): Promise<string | null> {
+  if (words === undefined) return null;
+  const spool = await archiveSpool(spoolDir, words, path, env);
+  return await openSpool(spool, log) ? spool : null;
+}
 
 /**
  * The file to archive: as an archive script of Barman's the one that its environment names, else the argument.

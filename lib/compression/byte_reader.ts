@@ -139,14 +139,18 @@ export function concat(pieces: readonly Uint8Array[]): Uint8Array {
   return whole;
 }
 
-/** Cuts a stream into blocks of exactly `size` bytes; only the last one may be shorter. */
+/**
+ * Cuts a stream into blocks of exactly `size` bytes; only the last one may be shorter.
+ * @param take memory for a block, of at least that size; new memory when absent
+ */
 export async function* inBlocks(
   source: AsyncIterable<Uint8Array>,
   size: number,
   signal?: AbortSignal | undefined,
+  take: (size: number) => Uint8Array = (bytes) => new Uint8Array(bytes),
 ): AsyncGenerator<Uint8Array, void, void> {
   const iterator = source[Symbol.asyncIterator]();
-  let block = new Uint8Array(size);
+  let block: Uint8Array | undefined;
   let filled = 0;
   let finished = false;
   try {
@@ -154,19 +158,21 @@ export async function* inBlocks(
       const next = await abortable(iterator.next(), signal);
       if (next.done) break;
       for (let chunk: Uint8Array = next.value; chunk.length > 0;) {
+        block ??= take(size);
         const part = chunk.subarray(0, size - filled);
         block.set(part, filled);
         filled += part.length;
         chunk = chunk.subarray(part.length);
         if (filled === size) {
-          yield block;
-          block = new Uint8Array(size);
+          const full = block.subarray(0, size);
+          block = undefined;
           filled = 0;
+          yield full;
         }
       }
     }
     finished = true;
-    if (filled > 0) yield block.subarray(0, filled);
+    if (block !== undefined && filled > 0) yield block.subarray(0, filled);
   } finally {
     if (!finished) {
       const closing = iterator.return?.();

@@ -1,11 +1,14 @@
 import { abortable, breathe, ByteReader, concat, CUT_OFF } from "./byte_reader.ts";
 import { BitReader, BlockError, decodeBzip2Block, type DecodedBlock } from "./bzip2_decoder.ts";
-import { type Bits, BitWriter, encodeBzip2Block } from "./bzip2_encoder.ts";
+import { type Bits, BitWriter } from "./bzip2_encoder.ts";
 import { CorruptDataError } from "./corrupt_data_error.ts";
+import { inPieces } from "./in_pieces.ts";
 import type { CodecOptions, DecompressOptions } from "./table.ts";
 
 const BLOCK_UNIT = 100_000;
 const OUTPUT = 128 * 1024;
+/** Each takes about 20 MiB for sorting. */
+const MOST_WORKERS = 8;
 
 /** Writes one bzip2 stream, block by block. */
 export async function* compressBzip2(
@@ -15,11 +18,17 @@ export async function* compressBzip2(
   const joiner = new BitJoiner();
   let combined = 0;
   yield Uint8Array.of(0x42, 0x5a, 0x68, 0x30 + options.level);
-  for await (const { block, crc } of inRunLengthBlocks(source, options)) {
-    combined = ((combined << 1) | (combined >>> 31)) ^ crc;
-    const bytes = joiner.join(encodeBzip2Block(block, crc));
+  const pieces = async function* (take: (size: number) => Uint8Array) {
+    for await (const { block, crc } of inRunLengthBlocks(source, options, take)) {
+      combined = ((combined << 1) | (combined >>> 31)) ^ crc;
+      yield { codec: "bzip2" as const, crc, input: block };
+    }
+  };
+  const { concurrency = 1, signal } = options;
+  const workers = concurrency === 1 ? 0 : Math.min(concurrency, MOST_WORKERS);
+  for await (const run of inPieces(pieces, { workers, signal })) {
+    const bytes = joiner.join(run);
     if (bytes.length > 0) yield bytes;
-    await breathe(options.signal);
   }
   const end = new BitWriter(16);
   end.put(24, 0x177245);
@@ -62,10 +71,11 @@ export async function* decompressBzip2(
 async function* inRunLengthBlocks(
   source: AsyncIterable<Uint8Array>,
   options: CodecOptions,
+  take: (size: number) => Uint8Array,
 ): AsyncGenerator<{ block: Uint8Array; crc: number }, void, void> {
   const size = options.level * BLOCK_UNIT - 19;
   const table = crcTable();
-  const block = new Uint8Array(size + 5);
+  let block = take(size + 5);
   let filled = 0;
   let crc = -1;
   let previous = -1;
@@ -87,6 +97,7 @@ async function* inRunLengthBlocks(
           // Blocks end between two runs only.
           if (filled >= size - 4) {
             yield { block: block.subarray(0, filled), crc: ~crc };
+            block = take(size + 5);
             filled = 0;
             crc = -1;
           }

@@ -18,23 +18,36 @@ export async function* compressGzip(
 ): AsyncGenerator<Uint8Array, void, void> {
   const { level, signal } = options;
   const atOnce = Math.max(1, options.concurrency ?? availableParallelism());
-  const underWay: Promise<Uint8Array>[] = [];
+  const underWay: { block: Uint8Array; deflating: Promise<Uint8Array> }[] = [];
+  // Blocks are used again: what is left to the garbage collector stays in memory for long.
+  const free: Uint8Array[] = [];
+  const take = (bytes: number) => free.pop() ?? new Uint8Array(bytes);
+  // The end of a block is the window of the next, so it is free only when that one is done.
+  let done: Uint8Array | undefined;
+  const next = async (): Promise<Uint8Array> => {
+    const first = underWay.shift();
+    if (first === undefined) throw new RangeError("The queue of gzip blocks is empty");
+    const packed = await abortable(first.deflating, signal);
+    if (done !== undefined && done.byteLength === BLOCK) free.push(done);
+    done = first.block;
+    return packed;
+  };
   let checksum = 0;
   let size = 0;
   let window: Uint8Array | undefined;
 
   yield header(level, options.modifiedAt ?? new Date());
-  for await (const block of inBlocks(source, BLOCK, signal)) {
+  for await (const block of inBlocks(source, BLOCK, signal, take)) {
     const deflating = deflateBlock(block, level, window);
     // Its failure is seen when its turn comes; until then, or when nobody reads on, it is no crash.
     deflating.catch(() => undefined);
-    underWay.push(deflating);
+    underWay.push({ block, deflating });
     checksum = crc32(block, checksum);
     size += block.length;
     window = block.subarray(-WINDOW);
-    if (underWay.length >= atOnce) yield await abortable(shift(underWay), signal);
+    if (underWay.length >= atOnce) yield await next();
   }
-  while (underWay.length > 0) yield await abortable(shift(underWay), signal);
+  while (underWay.length > 0) yield await next();
 
   const end = new Uint8Array(10);
   end[0] = 3; // An empty last block, in the fixed code.
@@ -102,12 +115,6 @@ function deflateBlock(
       chunkSize: 128 * 1024,
     }, (error, result) => error ? reject(error) : resolve(result));
   });
-}
-
-function shift(queue: Promise<Uint8Array>[]): Promise<Uint8Array> {
-  const first = queue.shift();
-  if (first === undefined) throw new RangeError("The queue of gzip blocks is empty");
-  return first;
 }
 
 async function readHeader(reader: ByteReader, member: number): Promise<void> {

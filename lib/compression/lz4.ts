@@ -1,12 +1,15 @@
 import { ByteReader, concat, inBlocks } from "./byte_reader.ts";
+import { inPieces } from "./in_pieces.ts";
 import { XxHash32, xxHash32 } from "./checksums.ts";
 import { CorruptDataError } from "./corrupt_data_error.ts";
-import { decodeLz4Block, largestLz4Block, Lz4Encoder } from "./lz4_block.ts";
+import { decodeLz4Block } from "./lz4_block.ts";
+import { PIECE } from "./pieces.ts";
 import type { CodecOptions, DecompressOptions } from "./table.ts";
 
 const MAGIC = 0x184d2204;
 const SKIPPABLE = 0x184d2a50;
-const BLOCK = 64 * 1024;
+/** Matters where many cores are: this thread can't feed more. */
+const MOST_WORKERS = 4;
 /** How far back a match can reach, rounded up. */
 const HISTORY = 64 * 1024;
 const RAW = 0x80000000;
@@ -19,23 +22,17 @@ export async function* compressLz4(
   source: AsyncIterable<Uint8Array>,
   options: CodecOptions,
 ): AsyncGenerator<Uint8Array, void, void> {
-  yield frameHeader(options.contentSize);
-  const encoder = new Lz4Encoder(options.level);
-  const buffer = new Uint8Array(HISTORY + 16 * BLOCK);
-  const packed = new Uint8Array(largestLz4Block(BLOCK));
-  let filled = 0;
-  for await (const block of inBlocks(source, BLOCK, options.signal)) {
-    if (filled + BLOCK > buffer.length) {
-      buffer.copyWithin(0, filled - HISTORY, filled);
-      encoder.slide(filled - HISTORY);
-      filled = HISTORY;
+  const { level, signal, contentSize } = options;
+  yield frameHeader(contentSize);
+  const pieces = async function* (take: (size: number) => Uint8Array) {
+    for await (const input of inBlocks(source, PIECE, signal, take)) {
+      yield { codec: "lz4" as const, level, input };
     }
-    buffer.set(block, filled);
-    const size = encoder.encode(buffer, filled, filled + block.length, packed);
-    filled += block.length;
-    yield size < block.length
-      ? concat([sizeField(size), packed.subarray(0, size)])
-      : concat([sizeField(block.length + RAW), block]);
+  };
+  // One core is left to this thread, which has to feed the others.
+  const workers = Math.min((options.concurrency ?? 1) - 1, MOST_WORKERS);
+  for await (const { bytes } of inPieces(pieces, { workers, signal })) {
+    yield options.reuse === true ? bytes : bytes.slice();
   }
   yield sizeField(0);
 }

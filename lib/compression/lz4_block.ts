@@ -41,6 +41,12 @@ export class Lz4Encoder {
       : this.#encodeThoroughly(this.#chain, buffer, from, to, out);
   }
 
+  /** Forget everything: what comes next begins at the buffer's beginning. */
+  reset(): void {
+    this.#heads.fill(0);
+    this.#inserted = 0;
+  }
+
   /** The first `by` bytes of the buffer have been dropped. */
   slide(by: number): void {
     const heads = this.#heads;

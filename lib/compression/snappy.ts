@@ -1,15 +1,14 @@
 import { ByteReader, inBlocks } from "./byte_reader.ts";
 import { crc32c } from "./checksums.ts";
 import { CorruptDataError } from "./corrupt_data_error.ts";
-import {
-  decodeSnappyBlock,
-  encodeSnappyBlock,
-  largestSnappyBlock,
-  SNAPPY_TABLE_SIZE,
-} from "./snappy_block.ts";
+import { inPieces } from "./in_pieces.ts";
+import { maskedCrc, PIECE } from "./pieces.ts";
+import { decodeSnappyBlock, largestSnappyBlock } from "./snappy_block.ts";
 import type { CodecOptions, DecompressOptions } from "./table.ts";
 
 const BLOCK = 64 * 1024;
+/** Matters where many cores are: this thread can't feed more. */
+const MOST_WORKERS = 4;
 /** The stream identifier, a chunk of its own: `sNaPpY`. */
 const IDENTIFIER = [0xff, 0x06, 0x00, 0x00, 0x73, 0x4e, 0x61, 0x50, 0x70, 0x59];
 const COMPRESSED = 0x00;
@@ -21,19 +20,16 @@ export async function* compressSnappy(
   options: CodecOptions,
 ): AsyncGenerator<Uint8Array, void, void> {
   yield Uint8Array.from(IDENTIFIER);
-  const packed = new Uint8Array(largestSnappyBlock(BLOCK));
-  const table = new Uint16Array(SNAPPY_TABLE_SIZE);
-  for await (const block of inBlocks(source, BLOCK, options.signal)) {
-    const size = encodeSnappyBlock(block, packed, table);
-    // As in the reference implementation: raw unless an eighth is saved.
-    const worth = size < block.length - block.length / 8;
-    const content = worth ? packed.subarray(0, size) : block;
-    const chunk = new Uint8Array(8 + content.length);
-    const view = new DataView(chunk.buffer);
-    view.setUint32(0, (worth ? COMPRESSED : RAW) + (content.length + 4) * 256, true);
-    view.setUint32(4, masked(crc32c(block)), true);
-    chunk.set(content, 8);
-    yield chunk;
+  const { signal } = options;
+  const pieces = async function* (take: (size: number) => Uint8Array) {
+    for await (const input of inBlocks(source, PIECE, signal, take)) {
+      yield { codec: "snappy" as const, input };
+    }
+  };
+  // One core is left to this thread, which has to feed the others.
+  const workers = Math.min((options.concurrency ?? 1) - 1, MOST_WORKERS);
+  for await (const { bytes } of inPieces(pieces, { workers, signal })) {
+    yield options.reuse === true ? bytes : bytes.slice();
   }
 }
 
@@ -79,13 +75,8 @@ function contentOf(type: number, chunk: Uint8Array): Uint8Array {
   const body = chunk.subarray(4);
   const content = type === RAW ? body : decodeSnappyBlock(body, BLOCK);
   if (content === undefined || content.length > BLOCK) throw corrupt("a chunk is damaged");
-  if (masked(crc32c(content)) !== checksum) throw corrupt("a chunk's CRC-32C does not match");
+  if (maskedCrc(crc32c(content)) !== checksum) throw corrupt("a chunk's CRC-32C does not match");
   return content;
-}
-
-/** Snappy stores CRCs altered, so that a CRC of data that holds CRCs is no special case. */
-function masked(crc: number): number {
-  return (((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0;
 }
 
 function corrupt(reason: string): CorruptDataError {

@@ -1,8 +1,21 @@
 /** Store one file of the WAL archive: what PostgreSQL's archive_command is for. */
 import type { Logger } from "../cli/log.ts";
-import { type CompressionName, COMPRESSIONS, compressStream } from "../compression/table.ts";
+import {
+  type CompressionName,
+  COMPRESSIONS,
+  compressStream,
+  stripSuffix,
+} from "../compression/table.ts";
 import type { ServerLayout } from "../layout.ts";
-import type { ObjectStore, Tags } from "../../providers/object_store.ts";
+import {
+  isStoreError,
+  type ObjectStore,
+  type PutOptions,
+  type Tags,
+} from "../../providers/object_store.ts";
+import type { WalHeader } from "./header.ts";
+import { NOTHING_KNOWN, requireCluster, type Verdict, type Verdicts } from "./identity.ts";
+import { inspectWal } from "./inspect.ts";
 import { openLocalFile } from "./local_file.ts";
 import type { WalName } from "./segment.ts";
 import { uploadStream } from "./upload.ts";
@@ -15,58 +28,203 @@ export interface ArchiveRequest {
   /** Numbers out of the codec's range are clamped; its medium level when absent. */
   readonly level?: number | undefined;
   readonly tags?: Tags | undefined;
+  /** Replace what is there, as Barman does, whatever it is. */
+  readonly overwrite?: boolean | undefined;
+  /** Archive without looking at the header of the file and at whose archive it is. */
+  readonly unchecked?: boolean | undefined;
 }
 
 /** What will be written, and from where. */
-export interface ArchivePlan {
-  readonly path: string;
+export interface ArchivePlan extends ArchiveRequest {
   readonly key: string;
-  readonly compression: CompressionName | null;
-  readonly level: number | undefined;
-  readonly tags: Tags | undefined;
+  readonly layout: ServerLayout;
 }
 
 export interface ArchivedWal {
+  /** `already-there`: an object with the same content is in the archive, and nothing was written. */
+  readonly outcome: "stored" | "already-there";
   readonly key: string;
   /** Bytes of the file. */
   readonly size: number;
-  /** Bytes of the object. */
-  readonly storedSize: number;
+  /** Bytes of the object; null if it was there already. */
+  readonly storedSize: number | null;
+}
+
+/** A different file of this name is in the archive. */
+export class WalConflictError extends Error {
+  override readonly name = "WalConflictError";
+}
+
+export interface ArchiveOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly log: Logger;
+  /** Given to all files of one call: whose archive it is is asked once. */
+  readonly verdicts?: Verdicts | undefined;
+  /** May be used until the file is archived, instead of getting memory anew for each file. */
+  readonly memory?: ArchiveMemory | undefined;
+}
+
+export interface ArchiveMemory {
+  /** For the file, if it fits. */
+  readonly file: Uint8Array;
+  /** For what is uploaded. */
+  readonly object: Uint8Array;
 }
 
 /** Where a file goes: Barman's key, with the compression's suffix behind the complete name. */
 export function planArchive(layout: ServerLayout, request: ArchiveRequest): ArchivePlan {
-  const { path, wal, compression, level, tags } = request;
-  const suffix = compression === null ? "" : COMPRESSIONS[compression].walSuffix;
-  return { path, key: layout.wal(wal.name) + suffix, compression, level, tags };
+  return { ...request, layout, key: layout.wal(request.wal.name) + suffixOf(request.compression) };
+}
+
+function suffixOf(compression: CompressionName | null): string {
+  return compression === null ? "" : COMPRESSIONS[compression].walSuffix;
 }
 
 /**
- * Read, compress and upload a file of the archive; an object of that key is replaced, as by Barman. When this
- * resolves, the store has all of it. Memory is bounded (32 MiB and what the codec needs) for segments of any size.
- * @throws {StoreError}; an Error that names the file if it can't be read or changes meanwhile; the signal's reason
+ * Read, compress and upload a file of the archive. When this resolves, the store has all of it. An object that is there
+ * is never replaced, unless `overwrite`: with the same content (decompressed, under whatever suffix) it is as good as
+ * stored. Memory is bounded (32 MiB and what the codec needs) for segments of any size.
+ * @throws {WrongWalError} for WAL of another cluster or another segment; {WalConflictError}; {StoreError}; an Error
+ * that names the file if it can't be read or changes meanwhile; the signal's reason
  */
 export async function archiveWal(
   store: ObjectStore,
   plan: ArchivePlan,
-  options: { readonly signal?: AbortSignal | undefined; readonly log: Logger },
+  options: ArchiveOptions,
 ): Promise<ArchivedWal> {
-  const { key, compression, level, tags } = plan;
+  const { key, compression, level, tags, path, wal } = plan;
   const { signal, log } = options;
-  const file = await openLocalFile(plan.path);
+  const file = await openLocalFile(path);
   try {
+    const header = plan.unchecked ? null : await inspectWal(file, path, wal, log);
     // The upload copies what it gets; a codec may hold on to it.
     const content = compression === null
       ? file.read(true)
-      : compressStream(compression, file.read(), { level, contentSize: file.size, signal });
-    const storedSize = await uploadStream(store, key, content, {
-      tags,
-      signal,
-      expectedSize: file.size,
-      onWarning: (message) => log.warning(message),
-    });
-    return { key, size: file.size, storedSize };
+      : compressStream(compression, file.read(options.memory?.file), {
+        level,
+        contentSize: file.size,
+        reuse: true,
+        signal,
+      });
+    try {
+      const storedSize = await uploadStream(store, key, content, {
+        tags,
+        signal,
+        expectedSize: file.size,
+        memory: options.memory?.object,
+        ready: lookAtArchive(store, plan, header, options),
+        onWarning: (message) => log.warning(message),
+      });
+      return { outcome: "stored", key, size: file.size, storedSize };
+    } catch (error) {
+      if (error instanceof FoundCopies) return await useCopies(store, plan, error.keys, options);
+      if (!plan.overwrite && isStoreError(error, "exists")) {
+        return await useCopies(store, plan, [key], options);
+      }
+      throw error;
+    }
   } finally {
     await file.close();
   }
+}
+
+/** Objects that may hold the file already. */
+class FoundCopies extends Error {
+  readonly keys: readonly string[];
+  constructor(keys: readonly string[]) {
+    super(`Found ${keys.join(", ")}`);
+    this.keys = keys;
+  }
+}
+
+/**
+ * Everything that has to be known before something is written: one small read for a segment, usually.
+ * @throws {FoundCopies}
+ */
+async function lookAtArchive(
+  store: ObjectStore,
+  plan: ArchivePlan,
+  header: WalHeader | null,
+  options: ArchiveOptions,
+): Promise<Pick<PutOptions, "createOnly" | "conditionKept">> {
+  const { layout, tags, compression, overwrite = false } = plan;
+  const ask = (cluster: WalHeader) => {
+    const put = { tags };
+    return requireCluster(store, layout, cluster, suffixOf(compression), { ...options, put });
+  };
+  const verdict = header === null
+    ? NOTHING_KNOWN
+    : await once(options.verdicts, header, suffixOf(compression), ask);
+  if (overwrite) return {};
+  const looked = verdict.siblings && await requireNoCopies(store, plan, options);
+  return { createOnly: true, conditionKept: looked || verdict.conditionKept };
+}
+
+async function once(
+  verdicts: Verdicts | undefined,
+  header: WalHeader,
+  suffix: string,
+  ask: (header: WalHeader) => Promise<Verdict>,
+): Promise<Verdict> {
+  const about = `${header.systemIdentifier} ${header.magic} ${suffix}`;
+  const known = verdicts?.get(about);
+  if (known !== undefined) return await known;
+  const verdict = ask(header);
+  verdicts?.set(about, verdict);
+  return await verdict;
+}
+
+/**
+ * The same file may be there under another suffix, where a conditional write does not see it.
+ * @returns false when listing is not allowed; the key itself is then all that is protected
+ */
+async function requireNoCopies(
+  store: ObjectStore,
+  { layout, wal }: ArchivePlan,
+  { signal, log }: ArchiveOptions,
+): Promise<boolean> {
+  const plainKey = layout.wal(wal.name);
+  const keys: string[] = [];
+  try {
+    for await (const entry of store.list(plainKey, { delimiter: "/", signal })) {
+      if (entry.kind === "object" && stripSuffix(entry.key).name === plainKey) keys.push(entry.key);
+    }
+  } catch (error) {
+    if (!isStoreError(error, "denied")) throw error;
+    log.info(`Cannot look for copies with other compressions: ${error.message}`);
+    return false;
+  }
+  if (keys.length > 0) throw new FoundCopies(keys);
+  return true;
+}
+
+/** Nothing is written: either all that is there has the same content, or the file is refused. */
+async function useCopies(
+  store: ObjectStore,
+  { path, key: wanted }: ArchivePlan,
+  keys: readonly string[],
+  { signal, log }: ArchiveOptions,
+): Promise<ArchivedWal> {
+  const { compareWithObject } = await import("./compare.ts");
+  let size = 0;
+  for (const key of keys) {
+    const result = await compareWithObject(store, key, path, { signal }).catch((error) => {
+      if (!isStoreError(error, "denied")) throw error;
+      throw new WalConflictError(
+        `Refused to archive ${path}: ${key} is there, and whether it is the same can't be told without ` +
+          `permission to read it: ${error.message}`,
+        { cause: error },
+      );
+    });
+    if (result.kind === "different") {
+      throw new WalConflictError(
+        `Refused to archive ${path}: ${key} is there and ${result.reason}. Nothing was changed. Do two servers ` +
+          "archive under one name? If the file in the archive is the wrong one, remove it or use --overwrite",
+      );
+    }
+    size = result.size;
+  }
+  const [key = wanted] = keys;
+  log.info(`${key} is there already, with the same content as ${path}`);
+  return { outcome: "already-there", key, size, storedSize: null };
 }

@@ -14,16 +14,19 @@ import { basename, dirname, join, resolve } from "node:path";
 
 /** Bytes read at once. */
 const CHUNK_SIZE = 256 * 1024;
+const LARGE_CHUNK_SIZE = 1024 * 1024;
 
 export interface LocalFile {
   /** Bytes, when it was opened. */
   readonly size: number;
+  /** The first bytes: `length`, or what there is. */
+  head(length: number): Promise<Uint8Array>;
   /**
-   * The content, once. Rejects if the file turns out not to have `size` bytes any more.
-   * @param reuse give every chunk in the same memory, for consumers that are done with a chunk when they ask for
-   * the next
+   * The content; several readings are independent. Rejects if the file turns out not to have `size` bytes any more.
+   * @param reuse `true`: give every chunk in the same memory, for consumers that are done with a chunk when they ask for
+   * the next; memory: put the content there one chunk behind the other, if it has room for all of it
    */
-  read(reuse?: boolean): AsyncGenerator<Uint8Array, void, void>;
+  read(reuse?: boolean | Uint8Array): AsyncGenerator<Uint8Array, void, void>;
   close(): Promise<void>;
 }
 
@@ -38,6 +41,7 @@ export async function openLocalFile(path: string): Promise<LocalFile> {
     if (!facts.isFile()) throw new Error(`Cannot read ${path}: it is not a regular file`);
     return {
       size: facts.size,
+      head: (length) => readHead(handle, path, Math.min(length, facts.size)),
       read: (reuse = false) => readUnchanged(handle, path, facts.size, reuse),
       close: () => handle.close(),
     };
@@ -47,17 +51,27 @@ export async function openLocalFile(path: string): Promise<LocalFile> {
   }
 }
 
+async function readHead(handle: FileHandle, path: string, length: number): Promise<Uint8Array> {
+  const bytes = new Uint8Array(length);
+  const { bytesRead } = await handle.read(bytes, 0, length, 0).catch((error) => {
+    throw failure("read", path, error);
+  });
+  return bytes.subarray(0, bytesRead);
+}
+
 async function* readUnchanged(
   handle: FileHandle,
   path: string,
   size: number,
-  reuse: boolean,
+  reuse: boolean | Uint8Array,
 ): AsyncGenerator<Uint8Array, void, void> {
-  const shared = reuse ? new Uint8Array(Math.min(CHUNK_SIZE, size)) : null;
+  const whole = reuse instanceof Uint8Array && reuse.length >= size ? reuse : null;
+  const shared = reuse === true ? new Uint8Array(Math.min(CHUNK_SIZE, size)) : null;
+  const atOnce = whole === null ? CHUNK_SIZE : LARGE_CHUNK_SIZE;
   let position = 0;
   while (position < size) {
-    const length = Math.min(CHUNK_SIZE, size - position);
-    const chunk = shared ?? new Uint8Array(length);
+    const length = Math.min(atOnce, size - position);
+    const chunk = whole?.subarray(position, position + length) ?? shared ?? new Uint8Array(length);
     const { bytesRead } = await handle.read(chunk, 0, length, position).catch((error) => {
       throw failure("read", path, error);
     });
@@ -129,6 +143,31 @@ export async function writeDurably(
   } finally {
     if (!renamed) await rm(temporary, { force: true });
   }
+}
+
+/**
+ * Bring a file that is durable to a destination, as `writeDurably` would have: by renaming it, or across file systems by
+ * a copy. Of several callers one gets it.
+ * @returns false when it was not there (any more); the destination is then as it was
+ */
+export async function moveDurably(source: string, destination: string): Promise<boolean> {
+  const target = await targetOf(destination);
+  try {
+    await rename(source, target);
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return false;
+    if (codeOf(error) !== "EXDEV") throw failure("write", destination, error);
+    const file = await openLocalFile(source);
+    try {
+      await writeDurably(destination, file.read(true));
+    } finally {
+      await file.close();
+    }
+    await rm(source, { force: true });
+    return true;
+  }
+  await syncDirectory(dirname(target));
+  return true;
 }
 
 /** The file itself if the destination is a symbolic link; anything that is not a file can't be replaced by one. */

@@ -121,7 +121,12 @@ export function chooseCandidates(
   return candidates.sort((a, b) => rank(a) - rank(b));
 }
 
-async function download(
+/**
+ * Bring the content of one object to a destination, whole and durable or not at all.
+ * @returns bytes written
+ * @throws as `restoreWal`
+ */
+export async function download(
   store: ObjectStore,
   candidate: Candidate,
   destination: string,

@@ -105,6 +105,14 @@ export function segmentDistance(from: string, to: string, segmentSize: number): 
 }
 
 /**
+ * Number of a segment on its timeline, counted from LSN 0; below 2^44.
+ * @throws {RangeError} for a name that can't exist with this segment size
+ */
+export function segmentNumber(segment: string, segmentSize: number): number {
+  return numberOf(segment, segmentSize);
+}
+
+/**
  * Order of WAL names by timeline, then position, then what belongs to the segment, whatever the case of the digits.
  * A history file comes before the segments of its timeline.
  */

@@ -17,6 +17,13 @@ const ABORT_TIMEOUT = 10_000;
 export interface UploadOptions extends PutOptions {
   /** About how many bytes the stream will have at most, to take no more memory than needed. */
   readonly expectedSize?: number | undefined;
+  /**
+   * Awaited before anything is sent, while the source is read: completes `createOnly` and `conditionKept`. When it
+   * rejects, nothing is sent.
+   */
+  readonly ready?: Promise<Pick<PutOptions, "createOnly" | "conditionKept">> | undefined;
+  /** Memory that may be used until the upload has succeeded, instead of getting it anew. */
+  readonly memory?: Uint8Array | undefined;
   /** Told about parts that could not be removed after a failure. */
   readonly onWarning?: ((message: string) => void) | undefined;
 }
@@ -34,20 +41,23 @@ export async function uploadStream(
   source: AsyncIterable<Uint8Array>,
   options: UploadOptions = {},
 ): Promise<number> {
-  const { signal, tags, createOnly } = options;
+  const { signal, tags } = options;
+  // Whoever awaits it below gets the error itself.
+  options.ready?.catch(() => {});
   const partSize = Math.max(
     store.limits.minPartSize,
     Math.min(store.limits.maxPartSize, PART_SIZE),
   );
-  const ring = new Ring(partSize, options.expectedSize);
+  const ring = new Ring(partSize, options.expectedSize, options.memory);
   const chunks = source[Symbol.asyncIterator]();
   try {
     const ended = await ring.fill(chunks, signal);
+    const { createOnly, conditionKept } = await options.ready ?? options;
     if (ended && ring.filled <= store.limits.maxPutSize) {
-      await store.put(key, ring.whole(), { tags, createOnly, signal });
+      await store.put(key, ring.whole(), { tags, createOnly, conditionKept, signal });
       return ring.filled;
     }
-    return await uploadParts(store, key, ring, ended ? null : chunks, options);
+    return await uploadParts(store, key, ring, ended ? null : chunks, { ...options, createOnly });
   } finally {
     // A source that was left in the middle must give back its file.
     await chunks.return?.();
@@ -131,11 +141,12 @@ class Ring {
   /** Part of a chunk that did not fit any more. */
   #left: Uint8Array = new Uint8Array(0);
 
-  constructor(partSize: number, expectedSize: number | undefined) {
+  constructor(partSize: number, expectedSize: number | undefined, memory?: Uint8Array) {
     this.partSize = partSize;
     this.#capacity = SLOTS * partSize;
     // One byte more shows the end of the stream without asking for more memory.
-    this.#memory = new Uint8Array(Math.min(this.#capacity, (expectedSize ?? 0) + 1));
+    this.#memory = memory?.subarray(0, this.#capacity) ??
+      new Uint8Array(Math.min(this.#capacity, (expectedSize ?? 0) + 1));
   }
 
   /** Bytes put in by `fill`. */

@@ -174,7 +174,9 @@ function sasToken(text: string, source: string): AzureCredential {
 }
 
 /** Barman's HTTP library takes the authorities from there. */
-async function certificateAuthorities(env: StoreOptions["env"]): Promise<string | undefined> {
+export async function certificateAuthorities(
+  env: StoreOptions["env"],
+): Promise<string | undefined> {
   const name = "REQUESTS_CA_BUNDLE";
   const path = env[name];
   if (!path) return undefined;

@@ -31,6 +31,11 @@ export function createHttpClient(handler: HttpHandler): AzureHttpClient {
         signal === undefined ? {} : { abortSignal: signal },
       );
       const body: Readable = response.body;
+      const refusal = refusalOf(response.statusCode, response.headers);
+      if (refusal !== null) {
+        body.destroy();
+        throw refusal;
+      }
       const answer = {
         request,
         status: response.statusCode,
@@ -47,6 +52,20 @@ export function createHttpClient(handler: HttpHandler): AzureHttpClient {
       } satisfies HttpOperationResponse;
     },
   };
+}
+
+/**
+ * What the SDK would take for an answer of the service, or follow with our credentials: a login page, a redirection.
+ * The service sends its version or a request id with everything.
+ */
+function refusalOf(status: number, headers: Record<string, string>): Error | null {
+  const isRedirection = status >= 300 && status < 400 && status !== 304;
+  if (isRedirection) return Object.assign(new Error(""), { statusCode: status });
+  if (status >= 300 || "x-ms-version" in headers || "x-ms-request-id" in headers) return null;
+  const type = headers["content-type"] ?? "no type";
+  return new Error(
+    `what answers there is not Azure Blob Storage (HTTP ${status}, ${type}); look at the URL and at proxies between`,
+  );
 }
 
 function requestOf(request: WebResource): HttpRequest {

@@ -23,14 +23,14 @@ export async function bucketExists(
   const context = { action: "look for the bucket", signal, missing: "bucket" } as const;
   const path = bucketPath(session.bucket);
   try {
-    await session.text(context, { method: "GET", path: `${path}?fields=name` });
+    await session.json(context, { method: "GET", path: `${path}?fields=name` });
     return true;
   } catch (error) {
     if (isStoreError(error, "no-bucket")) return false;
     if (!isStoreError(error, "denied")) throw error;
     try {
       const first = `${path}/o?maxResults=1&fields=nextPageToken`;
-      await session.text(context, { method: "GET", path: first });
+      await session.json(context, { method: "GET", path: first });
       return true;
     } catch (again) {
       if (isStoreError(again, "no-bucket")) return false;
@@ -139,6 +139,15 @@ export async function getObject(
     : Number(range[2]);
   const modified = new Date(headers["last-modified"] ?? NaN);
   const generation = headers["x-goog-generation"];
+  if (generation === undefined && headers["x-goog-hash"] === undefined) {
+    body.destroy();
+    throw new StoreError(
+      "other",
+      `Cannot read ${key} in ${session.description}: the answer has neither generation nor hash, so it is not ` +
+        "Google's; look at proxies between",
+      { key },
+    );
+  }
   if (etag !== undefined && generation !== undefined && generation !== etag) {
     body.destroy();
     throw new StoreError(

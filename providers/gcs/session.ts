@@ -130,6 +130,14 @@ export function openSession(bucket: string, config: GcsConfig, options: StoreOpt
     async json(context, request) {
       const answer = await text(context, request);
       if (answer.text.trim() === "") return null;
+      if (answer.text.trimStart().startsWith("<")) {
+        throw storeError(
+          new Error(
+            `what answers there is not Google Cloud Storage (HTTP ${answer.status}, a page); look at proxies between`,
+          ),
+          context,
+        );
+      }
       try {
         return JSON.parse(answer.text);
       } catch (error) {

@@ -42,6 +42,8 @@ export interface TokenOptions {
   readonly handler: HttpHandler;
   /** Milliseconds that getting a token may take; half a minute when absent. */
   readonly timeout?: number | undefined;
+  /** What the token is for; Cloud Storage when absent. */
+  readonly scope?: string | undefined;
 }
 
 const SCOPE = "https://www.googleapis.com/auth/devstorage.full_control";
@@ -71,7 +73,10 @@ export function createTokenSource(options: TokenOptions): TokenSource {
     const late = AbortSignal.timeout(timeout);
     const source: Source = { env, handler, metadata, signal: late };
     try {
-      return token = await raced(late, requestToken(await credentials(), SCOPE, source));
+      return token = await raced(
+        late,
+        requestToken(await credentials(), options.scope ?? SCOPE, source),
+      );
     } catch (error) {
       if (late.aborted) {
         throw new CredentialsError("unreachable", `no answer within ${timeout / 1000} s`);

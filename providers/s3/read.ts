@@ -4,6 +4,7 @@ import {
   HeadObjectCommand,
   type HeadObjectCommandOutput,
 } from "@aws-sdk/client-s3";
+import { HttpResponse } from "@smithy/core/protocols";
 import {
   type Cancellable,
   type GetOptions,
@@ -13,7 +14,7 @@ import {
   type StoredObject,
   StoreError,
 } from "../object_store.ts";
-import type { RequestContext, S3Session } from "./session.ts";
+import { noProof, type RequestContext, type S3Session } from "./session.ts";
 
 /** @returns false when the store answered that there is no such bucket. */
 export async function bucketExists(
@@ -22,10 +23,26 @@ export async function bucketExists(
 ): Promise<boolean> {
   try {
     const context = { action: "look for the bucket", signal: options.signal };
-    await session.call(
-      context,
-      (client, send) => client.send(new HeadBucketCommand({ Bucket: session.bucket }), send),
+    const command = new HeadBucketCommand({ Bucket: session.bucket });
+    let type = "";
+    // There is no body and no etag to tell a store's answer from that of a login page.
+    command.middlewareStack.add(
+      (next) => async (args) => {
+        const result = await next(args);
+        const { response } = result;
+        if (HttpResponse.isInstance(response)) type = response.headers["content-type"] ?? "";
+        return result;
+      },
+      { step: "deserialize" },
     );
+    await session.call(context, (client, send) => client.send(command, send));
+    if (type.startsWith("text/html")) {
+      throw new StoreError(
+        "other",
+        `Cannot look for the bucket in ${session.description}: what answers there is not S3 but a page (${type}); ` +
+          "look at --endpoint-url and at proxies between",
+      );
+    }
     return true;
   } catch (error) {
     if (isStoreError(error, "not-found", "no-bucket")) return false;
@@ -39,6 +56,7 @@ export async function headObject(
   options: Cancellable = {},
 ): Promise<StoredObject> {
   const answer = await headOf(session, `look for ${key}`, key, options);
+  if (answer.ETag === undefined) throw noProof(session, { action: `look for ${key}`, key });
   return storedObject(key, answer.ContentLength ?? 0, answer);
 }
 
@@ -144,6 +162,10 @@ export async function getObject(
     throw new StoreError("other", `Cannot read ${key} in ${session.description}: it sent no body`, {
       key,
     });
+  }
+  if (answer.ETag === undefined) {
+    body.destroy();
+    throw noProof(session, context);
   }
   const length = answer.ContentLength;
   const range = /^bytes (\d+)-\d+\/(\d+)$/.exec(answer.ContentRange ?? "");

@@ -2,7 +2,7 @@
 import { defaultProvider } from "@aws-sdk/credential-provider-node";
 import { S3Client } from "@aws-sdk/client-s3";
 import { HttpRequest } from "@smithy/core/protocols";
-import type { Cancellable } from "../object_store.ts";
+import { type Cancellable, StoreError } from "../object_store.ts";
 import type { StoreOptions } from "../open.ts";
 import { instanceRegion, type S3Config } from "./config.ts";
 import type { CustomerKey } from "./customer_key.ts";
@@ -173,4 +173,14 @@ function leaveChecksummedBodiesUnsigned(client: S3Client): void {
 
 function withoutUser(endpoint: string): string {
   return endpoint.replace(/\/\/[^/@]*@/, "//").replace(/\/+$/, "");
+}
+
+/** A proxy or a login page says 200 to anything; only a store that has the bytes names their ETag. */
+export function noProof(session: S3Session, { action, key }: RequestContext): StoreError {
+  return new StoreError(
+    "other",
+    `Cannot ${action} in ${session.description}: the answer gave no ETag, so it is not that of an S3 ` +
+      "store that has the data; look at --endpoint-url and at proxies",
+    { key },
+  );
 }

@@ -58,6 +58,7 @@ function s3Store(session: S3Session, options: StoreOptions): ObjectStore {
     createOnlyPut: true,
     createOnlyMultipart: !session.isCustomEndpoint,
     tags: true,
+    looksFirst: session.isCustomEndpoint,
   };
   const writer = createWriter(session, learnt, options);
   return {

@@ -18,7 +18,7 @@ import {
 import type { StoreOptions } from "../open.ts";
 import { refusesConditions } from "./errors.ts";
 import { headObject } from "./read.ts";
-import type { RequestContext, S3Session } from "./session.ts";
+import { noProof, type RequestContext, type S3Session } from "./session.ts";
 
 /** S3's limit; a part with a higher number is lost. */
 export const MAX_PARTS = 10_000;
@@ -28,6 +28,7 @@ export interface Learnt {
   createOnlyPut: boolean;
   createOnlyMultipart: boolean;
   tags: boolean;
+  readonly looksFirst: boolean;
 }
 
 export interface Writer {
@@ -54,17 +55,20 @@ export function createWriter(
   const createOnly = async (
     what: "createOnlyPut" | "createOnlyMultipart",
     context: RequestContext & { readonly key: string },
+    conditionKept: boolean,
     write: (condition: { IfNoneMatch?: "*" }) => Promise<void>,
   ) => {
-    if (session.isCustomEndpoint || !learnt[what]) await requireFree(session, context);
+    if ((learnt.looksFirst && !conditionKept) || !learnt[what]) {
+      await requireFree(session, context, learnt[what]);
+    }
     if (!learnt[what] && what === "createOnlyPut") return await write({});
     try {
       await write({ IfNoneMatch: "*" });
     } catch (error) {
       if (!isStoreError(error, "invalid", "other") || !refusesConditions(error)) throw error;
+      learnt[what] = false;
       await requireFree(session, context);
       await write({});
-      learnt[what] = false;
       options.onNotice?.(
         `${session.description} refuses conditional writes (If-None-Match): whether an object is ` +
           "there is looked up before it is written, which two writers at once can slip through",
@@ -91,13 +95,16 @@ export function createWriter(
           ));
         if (ETag === undefined) throw noProof(session, context);
       };
-      if (putOptions.createOnly === true) await createOnly("createOnlyPut", context, write);
-      else await write({});
+      if (putOptions.createOnly === true) {
+        await createOnly("createOnlyPut", context, putOptions.conditionKept === true, write);
+      } else await write({});
     },
 
     async startMultipart(key, putOptions = {}) {
       const context = { action: `begin writing ${key}`, key, signal: putOptions.signal };
-      if (putOptions.createOnly === true) await requireFree(session, context);
+      if (putOptions.createOnly === true) {
+        await requireFree(session, context, learnt.createOnlyMultipart);
+      }
       const { UploadId } = await session.call(context, (client, send) =>
         client.send(
           new CreateMultipartUploadCommand({
@@ -130,7 +137,8 @@ export function createWriter(
           const write = (condition: { IfNoneMatch?: "*" }) =>
             complete(session, target, parts, completion, condition);
           if (putOptions.createOnly === true) {
-            await createOnly("createOnlyMultipart", completion, write);
+            // What is known of puts says nothing of completing: Ceph honours the one and ignores the other.
+            await createOnly("createOnlyMultipart", completion, false, write);
           } else await write({});
         },
         abort: (cancellable) => abort(session, target, cancellable),
@@ -209,16 +217,6 @@ async function complete(
   }
 }
 
-/** A proxy or a login page says 200 to anything; only a store that has the bytes names their ETag. */
-function noProof(session: S3Session, { action, key }: RequestContext): StoreError {
-  return new StoreError(
-    "other",
-    `Cannot ${action} in ${session.description}: the answer gave no ETag, so it is not that of an S3 ` +
-      "store that has the data; look at --endpoint-url and at proxies",
-    { key },
-  );
-}
-
 /** @throws {StoreError} kind `not-found` when the upload was completed or aborted. */
 async function requireUpload(
   session: S3Session,
@@ -253,14 +251,17 @@ async function abort(
   }
 }
 
+/** @param conditional a write on condition follows: who may write but not read is left to that */
 async function requireFree(
   session: S3Session,
   context: RequestContext & { readonly key: string },
+  conditional = false,
 ): Promise<void> {
   try {
     await headObject(session, context.key, { signal: context.signal });
   } catch (error) {
     if (isStoreError(error, "not-found")) return;
+    if (conditional && isStoreError(error, "denied")) return;
     throw error;
   }
   throw new StoreError(

@@ -137,7 +137,11 @@ async function countRequests(url: string): Promise<string> {
     { kind: "policy", policy: parseRetentionPolicy(`REDUNDANCY ${KEPT}`) },
     { minimumRedundancy: 0, now: new Date() },
   );
-  await executeDeletion(context, plan, { batchSize: null, checkObjectLock: false });
+  await executeDeletion(context, plan, {
+    batchSize: null,
+    checkObjectLock: false,
+    deleteSnapshots: () => Promise.reject(new Error("there are no snapshots here")),
+  });
   const seconds = ((performance.now() - before) / 1000).toFixed(1);
   await store.close();
   const { calls } = counts();

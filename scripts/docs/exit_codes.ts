@@ -85,21 +85,35 @@ export const EXIT_CODE_MEANINGS: Readonly<Record<string, readonly Meaning[]>> = 
     ...TEST,
     USAGE,
   ]),
-  "wal-archive": store([
-    [EXIT.success, "the store has all of the file"],
-    [EXIT.operationFailed, `no path was given, or not run as the right hook script; ${NO_BUCKET}`],
-    ...TEST,
-    [EXIT.usage, "bad command line, or not the name of a WAL file"],
-  ], "anything else: the file can't be read, the store refuses or fails"),
+  "wal-archive": store(
+    [
+      [EXIT.success, "the store has all of the file"],
+      [
+        EXIT.operationFailed,
+        `no path was given, or not run as the right hook script; ${NO_BUCKET}`,
+      ],
+      ...TEST,
+      [EXIT.usage, "bad command line, or not the name of a WAL file"],
+    ],
+    "anything else: the archive holds a different file of that name, the file is WAL of another cluster, it can't be " +
+      "read, the store refuses or fails",
+  ),
   "wal-restore": store(
     [
       [EXIT.success, "the file is at its destination"],
       [EXIT.operationFailed, `the archive does not have the file; ${NO_BUCKET}`],
       [EXIT.noConnection, "the store can't be reached, or is overloaded"],
       [EXIT.usage, "bad command line, or not the name of a WAL file"],
+      [EXIT.stopRecovery, "with --stop-recovery-on-error: instead of 2 and 4"],
     ],
     "anything else: the bucket is missing, access denied, the data damaged, the destination not writable",
   ),
+  "wal-verify": store([
+    [EXIT.success, "nothing is missing"],
+    [EXIT.operationFailed, `there are problems, which the report names; ${NO_BUCKET}`],
+    [EXIT.noConnection, "the store can't be reached, or is overloaded"],
+    USAGE,
+  ]),
   links: [
     [EXIT.success, "made"],
     USAGE,

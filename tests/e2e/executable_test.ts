@@ -16,6 +16,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { walSegment } from "../lib/wal/wal_files.ts";
 import { skipUnless } from "../skips.ts";
 import { barmanCloud, executablePath, runProgram } from "./executable.ts";
 
@@ -178,9 +179,7 @@ Deno.test({
   fn: async () => {
     await inTemporaryDirectory(async (directory) => {
       const name = "000000010000000000000001";
-      const wal = new Uint8Array(1 << 20);
-      for (let i = 0; i < wal.length; i += 1) wal[i] = (i * i) >> 7;
-      writeFileSync(join(directory, name), wal);
+      writeFileSync(join(directory, name), walSegment(name));
       mkdirSync(join(directory, "store"));
       cpSync(await executablePath(), join(directory, "barman-cloud"));
       const script = [

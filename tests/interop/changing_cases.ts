@@ -200,6 +200,11 @@ export const CHANGING: readonly Case[] = [
     words: [...SERVER, SEGMENT],
     state: objects({ [walKey(SEGMENT)]: "other WAL" }),
     files: WAL,
+    differs: {
+      id: "wal-conflict",
+      ours: { code: 4, objects: { [`p/main/${walKey(SEGMENT)}`]: "other WAL" } },
+      barman: { code: 0, objects: { [`p/main/${walKey(SEGMENT)}`]: "some WAL" } },
+    },
   },
   {
     name: "segments that are there twice",

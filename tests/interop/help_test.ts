@@ -11,6 +11,8 @@ const ONLY_OURS: Readonly<Record<string, readonly string[]>> = {
   "backup-delete": ["--format"],
   "backup-keep": ["--format"],
   "restore": ["--jobs", "-j"],
+  "wal-archive": ["--look-ahead", "--no-wal-check", "--overwrite", "--spool-dir"],
+  "wal-restore": ["--stop-recovery-on-error"],
 };
 
 const env = { COLUMNS: "1000" };

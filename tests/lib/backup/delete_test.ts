@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import {
   DeletionFailed,
   executeDeletion,
+  type ExecutionOptions,
   planDeletion,
   printDeletion,
-  SnapshotsNotSupported,
 } from "../../../lib/backup/delete.ts";
 import { deletionPlan } from "../../../lib/backup/deletion_plan.ts";
 import { newBackupInfo } from "../../../lib/backup/backup_info.ts";
@@ -54,6 +54,7 @@ interface Wanted {
   readonly store?: ObjectStore;
   readonly checkObjectLock?: boolean;
   readonly batchSize?: number;
+  readonly deleteSnapshots?: ExecutionOptions["deleteSnapshots"];
 }
 
 function prepare(temporary: TemporaryStore, wanted: Wanted) {
@@ -81,6 +82,7 @@ async function run(temporary: TemporaryStore, wanted: Wanted): Promise<string[]>
   await executeDeletion(context, await plan(), {
     batchSize: wanted.batchSize ?? null,
     checkObjectLock: wanted.checkObjectLock ?? false,
+    deleteSnapshots: wanted.deleteSnapshots ?? (() => Promise.reject(new Error("no snapshots"))),
   });
   return log.lines;
 }
@@ -233,13 +235,13 @@ Deno.test("a failed backup without WAL goes, and leaves WAL alone", async () => 
   assert.deepEqual(await temporary.keys(), [`srv/wals/0000000100000000/${segment(0, 1)}`]);
 });
 
-Deno.test("snapshot backups are refused before anything is deleted, and shown by a dry run", async () => {
+Deno.test("snapshots go first, then their label and backup.info; what fails can be repeated", async () => {
   await using temporary = await archive();
   const id = "20260109T000000";
   await temporary.put(temporary.layout.backupInfo(id), AWS_SNAPSHOTS);
   await temporary.put(`srv/base/${id}/backup_label`, "x");
   const before = await temporary.keys();
-  await assert.rejects(run(temporary, { policy: "REDUNDANCY 1" }), SnapshotsNotSupported);
+  await assert.rejects(run(temporary, { id }), /no snapshots/);
   assert.deepEqual(await temporary.keys(), before);
   const output = await dryRun(temporary, { id });
   assert.ok(output.startsWith(
@@ -247,6 +249,17 @@ Deno.test("snapshot backups are refused before anything is deleted, and shown by
       `Skipping deletion of srv/base/${id}/backup_label due to --dry-run option\n` +
       `Skipping deletion of objects ['srv/base/${id}/backup.info'] due to --dry-run option\n`,
   ));
+  const deleted: unknown[] = [];
+  await run(temporary, {
+    id,
+    deleteSnapshots: async (of, { snapshots }) => {
+      assert.deepEqual(await temporary.keys(), before);
+      deleted.push(of, ...snapshots.map(({ identifiers }) => identifiers.get("snapshot_id")));
+    },
+  });
+  assert.deepEqual(deleted, [id, "snap-0a1b2c3d4e5f60718", "snap-0b2c3d4e5f607182a"]);
+  const left = await temporary.keys();
+  assert.deepEqual(left.filter((key) => key.startsWith(`srv/base/${id}/`)), []);
 });
 
 /** The store, but keys that match can't be deleted. */

@@ -90,7 +90,7 @@ Deno.test("a backup of a Barman server: archives, label kept, metadata unchanged
       compression: undefined,
       level: undefined,
       jobs: 2,
-      sizes: { maxArchiveSize: 1e12, partSize: 100_000 },
+      sizes: { maxArchiveSize: 1e12, partSize: 100_000, minPartSize: 100_000, maxParts: 10_000 },
       signal: new AbortController().signal,
       onProgress: () => {},
       onNotice: (message: string) => assert.fail(message),

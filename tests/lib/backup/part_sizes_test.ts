@@ -2,7 +2,11 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { LIMITS as GCS } from "../../../providers/gcs/limits.ts";
 import { openStore } from "../../../providers/open.ts";
-import { archiveSizes, DEFAULT_MAX_ARCHIVE_SIZE } from "../../../lib/backup/part_sizes.ts";
+import {
+  archiveSizes,
+  DEFAULT_MAX_ARCHIVE_SIZE,
+  partSizeFor,
+} from "../../../lib/backup/part_sizes.ts";
 
 const MIB = 1024 ** 2;
 const GIB = 1024 ** 3;
@@ -20,29 +24,29 @@ const AZURE = {
   maxObjectSize: 190 * TIB,
 };
 
-Deno.test("the defaults are Barman's", () => {
-  assert.equal(archiveSizes("aws-s3", S3, DEFAULT_MAX_ARCHIVE_SIZE).partSize, 21_474_836);
+Deno.test("the defaults: half of Barman's on S3, whose parts are few and large", () => {
+  assert.equal(archiveSizes("aws-s3", S3, DEFAULT_MAX_ARCHIVE_SIZE).partSize, 11_811_160);
   assert.equal(
     archiveSizes("azure-blob-storage", AZURE, DEFAULT_MAX_ARCHIVE_SIZE).partSize,
-    4_294_966,
+    4_294_967,
   );
 });
 
 Deno.test("a local directory takes smaller parts than S3, to need less memory", async () => {
   const { store } = await openStore("file:///nowhere", { env: {} });
-  assert.equal(archiveSizes("local", store.limits, DEFAULT_MAX_ARCHIVE_SIZE).partSize, 4_294_966);
+  assert.equal(archiveSizes("local", store.limits, DEFAULT_MAX_ARCHIVE_SIZE).partSize, 4_294_967);
 });
 
 Deno.test("parts of Google Cloud Storage are within the limits of its multipart uploads", () => {
   // Barman's constants for it (one part of 1 TiB) would need a temporary file.
   const sizes = (archive: number, chunk?: number) =>
     archiveSizes("google-cloud-storage", GCS, archive, chunk);
-  assert.equal(sizes(DEFAULT_MAX_ARCHIVE_SIZE).partSize, 21_474_836);
+  assert.equal(sizes(DEFAULT_MAX_ARCHIVE_SIZE).partSize, 11_811_160);
   assert.equal(sizes(GIB).partSize, 5 * MIB);
   assert.equal(sizes(GIB, 32 * MIB).partSize, 32 * MIB);
   assert.equal(sizes(3 * TIB).maxArchiveSize, TIB);
   const { partSize, maxArchiveSize } = sizes(TIB);
-  assert(2 * maxArchiveSize <= (partSize + 2) * GCS.maxParts);
+  assert(maxArchiveSize <= partSize * GCS.maxParts);
 });
 
 Deno.test("the minimum of the store, of the user, and the cap of the archive", () => {
@@ -67,4 +71,19 @@ Deno.test("an archive of the maximum size fits into the parts that a store allow
       assert(Number.isInteger(partSize));
     },
   ));
+});
+
+Deno.test("parts are smaller for a small cluster, and never below the minimum or above the usual size", () => {
+  const sizes = archiveSizes("aws-s3", S3, DEFAULT_MAX_ARCHIVE_SIZE);
+  assert.equal(partSizeFor(sizes, GIB), 5 * MIB);
+  assert.equal(partSizeFor(sizes, 16 * GIB), 5 * MIB);
+  assert.equal(partSizeFor(sizes, TIB), sizes.partSize);
+  assert.equal(partSizeFor(sizes, null), sizes.partSize);
+  const large = archiveSizes("aws-s3", S3, DEFAULT_MAX_ARCHIVE_SIZE, 32 * MIB);
+  assert.equal(partSizeFor(large, GIB), 32 * MIB);
+  fc.assert(fc.property(fc.integer({ min: 0, max: TIB }), (bytes) => {
+    const size = partSizeFor(sizes, bytes);
+    assert(size >= sizes.minPartSize && size <= sizes.partSize);
+    assert(size * sizes.maxParts >= Math.min(bytes, sizes.maxArchiveSize));
+  }));
 });

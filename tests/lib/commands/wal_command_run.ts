@@ -27,6 +27,7 @@ export async function runIn(
   let stdout = "";
   const context: CommandContext = {
     program,
+    words,
     env: options.env ?? {},
     log,
     signal: options.signal ?? new AbortController().signal,

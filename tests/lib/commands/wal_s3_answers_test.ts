@@ -177,9 +177,16 @@ Deno.test("wal-restore: a body that always breaks is exit 2 and leaves nothing; 
 
 Deno.test("wal-archive: tags, history tags and encryption as S3 gets them", async () => {
   const seen: Record<string, unknown>[] = [];
+  let lists = 0;
   const directory = await mkdtemp(join(tmpdir(), "barman-cloud-s3-"));
   const take: RequestListener = (request, response) => {
     const { method, headers } = request;
+    if (new URL(request.url ?? "", "http://localhost").searchParams.get("list-type") === "2") {
+      lists++;
+      response.writeHead(200, { "content-type": "application/xml" });
+      response.end("<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>");
+      return;
+    }
     seen.push({
       method,
       tags: headers["x-amz-tagging"],
@@ -198,7 +205,9 @@ Deno.test("wal-archive: tags, history tags and encryption as S3 gets them", asyn
         assert.equal(result.code, 0, result.log.join("\n"));
         const request = seen.shift();
         assert.equal(request?.["method"], "PUT");
-        assert.deepEqual(seen, [], "one request");
+        assert.deepEqual(seen, [], "one request, and one that looks for copies");
+        assert.equal(lists, 1);
+        lists = 0;
         return [...new URLSearchParams(String(request?.["tags"] ?? ""))].map((pair) => pair.join());
       };
       const both = ["--tag", "a,b", "--tag", "c,d e", "--history-tag", "kind,history"];

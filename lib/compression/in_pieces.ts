@@ -1,0 +1,181 @@
+/** Compressing pieces, several at a time in worker threads, with the results in order. */
+import { Worker, type WorkerOptions } from "node:worker_threads";
+import type { Bits } from "./bzip2_encoder.ts";
+import { abortable, breathe } from "./byte_reader.ts";
+import { createPieceCompressor, type Piece } from "./pieces.ts";
+import type { PieceAnswer, PieceRequest } from "./piece_worker.ts";
+
+export interface PieceOptions {
+  /** Worker threads at most; 0 does all in this thread. */
+  readonly workers: number;
+  readonly signal: AbortSignal | undefined;
+}
+
+/**
+ * Compress pieces in order; what comes is overwritten once the next is asked for. With workers, the second piece
+ * starts them: one alone is compressed here.
+ * @param pieces makes the pieces, whose `input` has to begin the memory that `take` gave for it
+ */
+export async function* inPieces(
+  pieces: (take: (size: number) => Uint8Array) => AsyncIterable<Piece>,
+  { workers, signal }: PieceOptions,
+): AsyncGenerator<Bits, void, void> {
+  if (workers === 0) return yield* inThisThread(pieces, signal);
+  const pool = createPool(workers);
+  const underWay: Promise<PackedSlot>[] = [];
+  const next = async (): Promise<PackedSlot> => {
+    const first = underWay.shift();
+    if (first === undefined) throw new RangeError("The queue of pieces is empty");
+    return await abortable(first, signal);
+  };
+  const send = (piece: Piece) => {
+    const packing = pool.compress(piece);
+    // Its failure is seen when its turn comes.
+    packing.catch(() => undefined);
+    underWay.push(packing);
+  };
+  let first: Piece | undefined;
+  let count = 0;
+  try {
+    for await (const piece of pieces(pool.take)) {
+      if (count++ === 0) {
+        first = piece;
+        continue;
+      }
+      if (first !== undefined) send(first);
+      first = undefined;
+      send(piece);
+      // One more than there are workers, so that none waits for the source.
+      while (underWay.length > workers) {
+        const { packed, slot } = await next();
+        yield packed;
+        pool.give(slot);
+      }
+    }
+    if (first !== undefined) yield createPieceCompressor()(first);
+    while (underWay.length > 0) {
+      const { packed, slot } = await next();
+      yield packed;
+      pool.give(slot);
+    }
+  } finally {
+    await pool.close();
+  }
+}
+
+async function* inThisThread(
+  pieces: (take: (size: number) => Uint8Array) => AsyncIterable<Piece>,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Bits, void, void> {
+  const compressPiece = createPieceCompressor();
+  let memory: Uint8Array | undefined;
+  for await (const piece of pieces((size) => memory ??= new Uint8Array(size))) {
+    yield compressPiece(piece);
+    // Blocks of bzip2 take a good part of a second.
+    if (piece.codec === "bzip2") await breathe(signal);
+  }
+}
+
+/**
+ * Memory of a piece on its way, shared with the workers: what is sent to and fro becomes garbage on both sides, and
+ * heaps grow far before it is collected.
+ */
+interface Slot {
+  readonly input: SharedArrayBuffer;
+  readonly output: SharedArrayBuffer;
+}
+
+interface PackedSlot {
+  readonly packed: Bits;
+  readonly slot: Slot;
+}
+
+interface Job {
+  readonly piece: Piece;
+  readonly slot: Slot;
+  readonly resolve: (packed: PackedSlot) => void;
+  readonly reject: (error: Error) => void;
+}
+
+interface Pool {
+  take(size: number): Uint8Array;
+  compress(piece: Piece): Promise<PackedSlot>;
+  /** The slot can be used again. */
+  give(slot: Slot): void;
+  close(): Promise<void>;
+}
+
+/** Threads that start when there is work for them. */
+function createPool(limit: number): Pool {
+  const slots = new Map<ArrayBufferLike, Slot>();
+  const free: Slot[] = [];
+  const workers: Worker[] = [];
+  const idle: Worker[] = [];
+  const waiting: Job[] = [];
+  const running = new Map<Worker, Job>();
+  let failure: Error | undefined;
+
+  const fail = (cause: unknown) => {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    failure ??= new Error(`Cannot compress: a worker thread ended: ${reason}`, { cause });
+    for (const job of [...running.values(), ...waiting.splice(0)]) job.reject(failure);
+    running.clear();
+  };
+  const start = (): Worker => {
+    const worker = new Worker(WORKER, FRUGAL);
+    workers.push(worker);
+    worker.on("message", ({ length, bits, unfitting }: PieceAnswer) => {
+      const job = running.get(worker);
+      running.delete(worker);
+      idle.push(worker);
+      work();
+      if (job === undefined) return;
+      const bytes = new Uint8Array(unfitting ?? job.slot.output, 0, length);
+      job.resolve({ packed: { bytes, bits }, slot: job.slot });
+    });
+    worker.on("error", fail);
+    return worker;
+  };
+  const work = () => {
+    if (waiting.length === 0) return;
+    const worker = idle.pop() ?? (workers.length < limit ? start() : undefined);
+    const job = worker === undefined ? undefined : waiting.shift();
+    if (worker === undefined || job === undefined) return;
+    running.set(worker, job);
+    const { input, ...piece } = job.piece;
+    const request: PieceRequest = { piece, length: input.length, ...job.slot };
+    worker.postMessage(request);
+  };
+
+  return {
+    take(size) {
+      const slot = free.pop() ?? {
+        input: new SharedArrayBuffer(size),
+        output: new SharedArrayBuffer(size + size / 16 + 4096 | 0),
+      };
+      slots.set(slot.input, slot);
+      return new Uint8Array(slot.input);
+    },
+    compress: (piece) =>
+      new Promise((resolve, reject) => {
+        const slot = slots.get(piece.input.buffer);
+        if (slot === undefined) throw new RangeError("A piece must be in memory of the pool");
+        if (failure !== undefined) throw failure;
+        waiting.push({ piece, slot, resolve, reject });
+        work();
+      }),
+    give: (slot) => free.push(slot),
+    async close() {
+      await Promise.all(workers.map((worker) => worker.terminate()));
+    },
+  };
+}
+
+/** Bun's heap then grows less before it looks for garbage; other runtimes don't know the option. */
+const FRUGAL: WorkerOptions & { readonly smol: boolean } = { smol: true };
+
+/** The bundle (scripts/compile.ts) has the worker as an entry of its own, beside the file that this is in. */
+const WORKER = new URL(
+  import.meta.url.endsWith(".ts") ? "./piece_worker.ts" : "./piece_worker.js",
+  import.meta.url,
+);

@@ -1,0 +1,75 @@
+/** Deletes the snapshots of backups. */
+import { reasonOf } from "../backup/backup_error.ts";
+import type { SnapshotsInfo } from "../backup/snapshots_info.ts";
+import {
+  type Identifiers,
+  SnapshotError,
+  type SnapshotProvider,
+} from "../../providers/snapshots/provider.ts";
+
+/** A snapshot that could not be deleted. */
+export interface Left {
+  readonly snapshot: Identifiers;
+  readonly name: string;
+  readonly reason: string;
+}
+
+/** Delete what a failed backup has made, all at once. @returns what is left */
+export async function removeSnapshots(
+  provider: SnapshotProvider,
+  snapshots: readonly Identifiers[],
+  signal: AbortSignal,
+): Promise<Left[]> {
+  const left: Left[] = [];
+  await Promise.all(snapshots.map(async (snapshot) => {
+    try {
+      await provider.delete(snapshot, { signal });
+    } catch (error) {
+      const reason = signal.aborted ? "the cloud did not answer in time" : reasonOf(error);
+      left.push({ snapshot, name: provider.snapshotId(snapshot) ?? "", reason });
+    }
+  }));
+  return left;
+}
+
+/**
+ * Delete the snapshots of a backup. It is looked first whether all of them may be deleted; those that are not
+ * there are warned about.
+ * @throws {SnapshotError}
+ */
+export async function deleteSnapshots(
+  provider: SnapshotProvider,
+  info: SnapshotsInfo,
+  { signal, onNotice, onWarning }: {
+    readonly signal: AbortSignal;
+    readonly onNotice: (message: string) => void;
+    readonly onWarning: (message: string) => void;
+  },
+): Promise<void> {
+  const snapshots = identifiersOf(info);
+  for (const snapshot of snapshots) {
+    if (provider.snapshotId(snapshot) !== null) continue;
+    throw new SnapshotError(
+      "invalid",
+      "Cannot delete the snapshots: backup.info does not tell the id of one of them",
+    );
+  }
+  await provider.checkDeletable(snapshots, { signal });
+  for (const snapshot of snapshots) {
+    const name = provider.snapshotId(snapshot);
+    if (await provider.delete(snapshot, { signal })) onNotice(`Deleted snapshot ${name}`);
+    else onWarning(`Snapshot ${name} was not there any more`);
+  }
+}
+
+/** As providers take them; backup.info may hold values of other types, which mean nothing to them. */
+export function identifiersOf(info: SnapshotsInfo): Identifiers[] {
+  return info.snapshots.map(({ identifiers }) =>
+    new Map(
+      [...identifiers].map(([name, value]) => [
+        name,
+        typeof value === "string" || typeof value === "number" ? value : null,
+      ]),
+    )
+  );
+}

@@ -1,0 +1,327 @@
+/** Snapshots of EBS volumes: of several volumes at one point in time where EC2 lets us. */
+import {
+  CreateSnapshotCommand,
+  CreateSnapshotsCommand,
+  CreateTagsCommand,
+  DescribeSnapshotsCommand,
+  LockSnapshotCommand,
+  type Snapshot,
+  type SnapshotInfo,
+  type Tag,
+} from "@aws-sdk/client-ec2";
+import type { Tags } from "../../object_store.ts";
+import {
+  type AttachedDisk,
+  SnapshotError,
+  type SnapshotProgress,
+  type SnapshotRequest,
+  type TakeOptions,
+} from "../provider.ts";
+import { allSettled, lookUntil } from "../waiting.ts";
+import type { AwsInstance } from "./instance.ts";
+import type { Ec2Session } from "./session.ts";
+
+export interface SnapshotLock {
+  readonly mode: "governance" | "compliance";
+  /** Days. */
+  readonly duration?: number | undefined;
+  /** Hours. */
+  readonly coolOffPeriod?: number | undefined;
+  readonly expirationDate?: Date | undefined;
+}
+
+export interface TakeContext {
+  readonly session: Ec2Session;
+  readonly lock: SnapshotLock | undefined;
+  /** Seconds to wait for the snapshots. */
+  readonly timeout: number;
+  readonly onOwner: (account: string) => void;
+}
+
+interface Made {
+  readonly request: SnapshotRequest;
+  readonly id: string;
+}
+
+/** Most volumes that CreateSnapshots can be told to leave out. */
+const MAX_EXCLUDED = 40;
+
+export async function takeSnapshots(
+  context: TakeContext,
+  instance: AwsInstance,
+  requests: readonly SnapshotRequest[],
+  options: TakeOptions,
+): Promise<void> {
+  const made = await createAll(context, instance, requests, options);
+  if (context.lock !== undefined) {
+    await allSettled(made, ({ id }) => lockSnapshot(context, id, options));
+  }
+  await waitForAll(context, made, options);
+}
+
+async function createAll(
+  context: TakeContext,
+  instance: AwsInstance,
+  requests: readonly SnapshotRequest[],
+  options: TakeOptions,
+): Promise<Made[]> {
+  const excluded = instance.volumes.filter((id) => requests.every(({ disk }) => disk.id !== id));
+  try {
+    if (requests.length > 1 && excluded.length <= MAX_EXCLUDED) {
+      const together = await createTogether(context, instance, requests, excluded, options);
+      if (together !== undefined) return together;
+    }
+    return await allSettled(requests, async (request) => {
+      const made = await createOne(context, request, options);
+      known(context, request, made, options);
+      return { request, id: made.SnapshotId ?? "" };
+    });
+  } catch (error) {
+    // An answer that was lost may have been a success.
+    if (error instanceof SnapshotError && error.kind === "unreachable") {
+      await findLost(context, requests, options);
+    }
+    throw error;
+  }
+}
+
+/**
+ * One call for all, whose snapshots are of one moment ("crash-consistent").
+ * @returns undefined where that is not possible here
+ */
+async function createTogether(
+  context: TakeContext,
+  instance: AwsInstance,
+  requests: readonly SnapshotRequest[],
+  excluded: readonly string[],
+  options: TakeOptions,
+): Promise<Made[] | undefined> {
+  const tags = tagList(options);
+  let snapshots: SnapshotInfo[];
+  try {
+    const answer = await context.session.call(
+      // Not with the signal: EC2 may go on, and we would not know the ids.
+      { action: `create snapshots of the volumes of ${instance.id}`, once: true },
+      (client) =>
+        client.send(
+          new CreateSnapshotsCommand({
+            InstanceSpecification: {
+              InstanceId: instance.id,
+              ExcludeBootVolume: true,
+              ...(excluded.length === 0 ? {} : { ExcludeDataVolumeIds: [...excluded] }),
+            },
+            Description: options.description,
+            ...(tags.length === 0
+              ? {}
+              : { TagSpecifications: [{ ResourceType: "snapshot", Tags: tags }] }),
+          }),
+        ),
+    );
+    snapshots = answer.Snapshots ?? [];
+  } catch (error) {
+    if (!(error instanceof SnapshotError) || !notAllowed(error)) throw error;
+    options.onNotice(
+      `Snapshots of several volumes at one point are not possible here (${error.message}): they are started ` +
+        "one by one, all at once",
+    );
+    return undefined;
+  }
+  const made: Made[] = [];
+  const strangers: string[] = [];
+  for (const snapshot of snapshots) {
+    const request = requests.find(({ disk }) => disk.id === snapshot.VolumeId);
+    if (request === undefined) strangers.push(snapshot.SnapshotId ?? "");
+    else {
+      known(context, request, snapshot, options);
+      made.push({ request, id: snapshot.SnapshotId ?? "" });
+    }
+  }
+  if (strangers.length > 0) {
+    options.onWarning(
+      `EC2 also made snapshots of volumes that were attached meanwhile: delete ${
+        strangers.join(", ")
+      }`,
+    );
+  }
+  const missing = requests.filter((request) => made.every((it) => it.request !== request));
+  if (missing.length > 0) {
+    const names = missing.map(({ disk }) => disk.id).join(", ");
+    throw new SnapshotError(
+      "failed",
+      `EC2 made no snapshot of ${names}: was it detached from ${instance.id} meanwhile?`,
+    );
+  }
+  // One set of tags goes to all snapshots of the call, but each has a name of its own.
+  await allSettled(made, ({ request, id }) =>
+    context.session.call(
+      { action: `name snapshot ${id}`, signal: options.signal },
+      (client, sendOptions) =>
+        client.send(
+          new CreateTagsCommand({ Resources: [id], Tags: [{ Key: "Name", Value: request.name }] }),
+          sendOptions,
+        ),
+    ));
+  return requests.flatMap((request) => made.filter((it) => it.request === request));
+}
+
+/** The call is not granted, or not known to an EC2 that is not Amazon's. */
+function notAllowed({ code = "" }: SnapshotError): boolean {
+  return /^(UnauthorizedOperation|AccessDenied.*|UnsupportedOperation|InvalidAction|NotImplemented.*|OperationNotPermitted)$/
+    .test(code);
+}
+
+function createOne(
+  { session }: TakeContext,
+  { disk, name }: SnapshotRequest,
+  options: TakeOptions,
+): Promise<Snapshot> {
+  return session.call(
+    { action: `create a snapshot of volume ${disk.id}`, once: true },
+    (client) =>
+      client.send(
+        new CreateSnapshotCommand({
+          VolumeId: disk.id,
+          Description: options.description,
+          TagSpecifications: [{
+            ResourceType: "snapshot",
+            Tags: [{ Key: "Name", Value: name }, ...tagList(options)],
+          }],
+        }),
+      ),
+  );
+}
+
+/** `Name` is the snapshot's own. */
+function tagList({ tags }: { readonly tags: Tags | undefined }): Tag[] {
+  return (tags ?? []).filter(([Key]) => Key !== "Name").map(([Key, Value]) => ({ Key, Value }));
+}
+
+function known(
+  { lock, onOwner }: TakeContext,
+  { disk, name }: SnapshotRequest,
+  snapshot: Snapshot | SnapshotInfo,
+  { onCreated }: Pick<TakeOptions, "onCreated">,
+): void {
+  if (snapshot.OwnerId !== undefined) onOwner(snapshot.OwnerId);
+  onCreated(disk, identifiersOf(disk, snapshot.SnapshotId ?? "", name, lock));
+}
+
+function identifiersOf(
+  disk: AttachedDisk,
+  id: string,
+  name: string,
+  lock: SnapshotLock | undefined,
+) {
+  return new Map<string, string | null>([
+    ["device_name", String(disk.identifiers.get("device_name"))],
+    ["snapshot_id", id],
+    ["snapshot_name", name],
+    ["snapshot_lock_mode", lock?.mode ?? null],
+  ]);
+}
+
+const FIND_LOST_MS = 30_000;
+
+/** The description names the backup, so that what carries it can only be ours. */
+async function findLost(
+  context: TakeContext,
+  requests: readonly SnapshotRequest[],
+  options: TakeOptions,
+): Promise<void> {
+  const signal = AbortSignal.timeout(FIND_LOST_MS);
+  try {
+    const { Snapshots = [] } = await context.session.call(
+      { action: "look for snapshots whose answer was lost", signal },
+      (client, sendOptions) =>
+        client.send(
+          new DescribeSnapshotsCommand({
+            OwnerIds: ["self"],
+            Filters: [
+              { Name: "description", Values: [options.description] },
+              { Name: "volume-id", Values: requests.map(({ disk }) => disk.id) },
+            ],
+          }),
+          sendOptions,
+        ),
+    );
+    for (const snapshot of Snapshots) {
+      const request = requests.find(({ disk }) => disk.id === snapshot.VolumeId);
+      if (request !== undefined) known(context, request, snapshot, options);
+    }
+  } catch (error) {
+    options.onWarning(
+      `Snapshots may have been made that we don't know of; look for those with the description ` +
+        `"${options.description}": ${error instanceof Error ? error.message : error}`,
+    );
+  }
+}
+
+async function lockSnapshot(
+  { session, lock }: TakeContext,
+  id: string,
+  { signal, onNotice }: TakeOptions,
+): Promise<void> {
+  if (lock === undefined) return;
+  const answer = await session.call(
+    { action: `lock snapshot ${id}`, signal },
+    (client, options) =>
+      client.send(
+        new LockSnapshotCommand({
+          SnapshotId: id,
+          LockMode: lock.mode,
+          ...(lock.duration === undefined ? {} : { LockDuration: lock.duration }),
+          ...(lock.coolOffPeriod === undefined ? {} : { CoolOffPeriod: lock.coolOffPeriod }),
+          ...(lock.expirationDate === undefined ? {} : { ExpirationDate: lock.expirationDate }),
+        }),
+        options,
+      ),
+  );
+  onNotice(
+    `Locked snapshot ${id}: ${answer.LockState ?? lock.mode}` +
+      (answer.LockExpiresOn === undefined ? "" : ` until ${answer.LockExpiresOn.toISOString()}`),
+  );
+}
+
+async function waitForAll(
+  { session, timeout }: TakeContext,
+  made: readonly Made[],
+  { signal, onProgress }: TakeOptions,
+): Promise<void> {
+  const ids = made.map(({ id }) => id);
+  const look = async (): Promise<true | undefined> => {
+    const { Snapshots = [] } = await session.call(
+      { action: `look at snapshots ${ids.join(", ")}`, signal },
+      (client, options) => client.send(new DescribeSnapshotsCommand({ SnapshotIds: ids }), options),
+    );
+    const progress: SnapshotProgress[] = made.map(({ request, id }) => {
+      const snapshot = Snapshots.find(({ SnapshotId }) => SnapshotId === id);
+      if (snapshot?.State === "error") {
+        throw new SnapshotError(
+          "failed",
+          `Snapshot ${id} of volume ${request.disk.id} failed: ${
+            snapshot.StateMessage || "EC2 gives no reason"
+          }`,
+        );
+      }
+      if (snapshot?.State === "completed") return { name: request.name, percent: 100 };
+      const percent = /^(\d+)%$/.exec(snapshot?.Progress ?? "")?.[1];
+      // 99: all of it is there when the state says so.
+      return {
+        name: request.name,
+        percent: percent === undefined ? null : Math.min(99, Number(percent)),
+      };
+    });
+    onProgress(progress);
+    return progress.every(({ percent }) => percent === 100) || undefined;
+  };
+  await lookUntil(look, {
+    pauses: session.pauses,
+    signal,
+    limit: {
+      ms: timeout * 1000,
+      message:
+        `The snapshots were not complete within ${timeout} s (--aws-await-snapshots-timeout): ` +
+        ids.join(", "),
+    },
+  });
+}

@@ -1,0 +1,224 @@
+/** Snapshots of Google's persistent disks, through the REST API: its SDK takes seconds to load. */
+import type { Cancellable } from "../../object_store.ts";
+import {
+  type AttachedDisk,
+  type Identifiers,
+  type Instance,
+  SnapshotError,
+  type SnapshotProvider,
+  type SnapshotRequest,
+  type TakeOptions,
+} from "../provider.ts";
+import { listOf, numberAt, recordOf, textAt } from "../rest.ts";
+import { allSettled, lookUntil } from "../waiting.ts";
+import { createGcpDisks } from "./disks.ts";
+import { labelsOf } from "./labels.ts";
+import { type GcpOptions, type GcpSession, openGcpSession } from "./session.ts";
+
+export interface GcpDisk extends AttachedDisk {
+  /** `projects/p/zones/z/disks/d` */
+  readonly path: string;
+}
+
+export interface GcpInstance extends Instance {
+  readonly disks: readonly GcpDisk[];
+  readonly project: string;
+  readonly zone: string;
+  /** Names of all devices, the boot disk's too. */
+  readonly deviceNames: readonly string[];
+  /** Path of the disk that it boots from. */
+  readonly bootDisk: string | undefined;
+}
+
+/** Google's limit of a resource's name. */
+const MAX_NAME = 63;
+const GB = 1024 ** 3;
+
+/** @throws {SnapshotError} kind `invalid` for settings that can't be right */
+export async function openGcpSnapshots(options: GcpOptions): Promise<SnapshotProvider> {
+  const session = await openGcpSession(options);
+  const { project } = options;
+  const nameOf = (snapshot: Identifiers) => {
+    const name = snapshot.get("snapshot_name");
+    return typeof name === "string" ? name : null;
+  };
+  return {
+    cloud: "gcp",
+    description: session.description,
+    maxNameLength: MAX_NAME,
+    info: () => new Map([["project", project]]),
+    snapshotId: nameOf,
+    findInstance: (name, callOptions) => findInstance(session, options, name, callOptions),
+    async take(instance, requests, takeOptions) {
+      const known = await findInstance(session, options, instance.id, takeOptions);
+      await takeSnapshots(session, project, known, requests, takeOptions);
+    },
+    checkDeletable: () => Promise.resolve(),
+    delete: (snapshot, callOptions) => {
+      const owner = snapshot.get("snapshot_project");
+      return deleteSnapshot(
+        session,
+        typeof owner === "string" ? owner : project,
+        nameOf(snapshot) ?? "",
+        callOptions,
+      );
+    },
+    async createDisks(instance, requests, createOptions) {
+      const known = await findInstance(session, options, instance.id, createOptions);
+      const made = await createGcpDisks(session, known, requests, createOptions);
+      const now = await findInstance(session, options, instance.id, createOptions);
+      return made.map((path) => {
+        const disk = now.disks.find((it) => it.path === path);
+        if (disk !== undefined) return disk;
+        throw new SnapshotError("failed", `Google does not show ${path} on ${instance.id}`);
+      });
+    },
+    close: () => session.close(),
+  };
+}
+
+async function findInstance(
+  session: GcpSession,
+  { project, zone }: GcpOptions,
+  name: string,
+  { signal }: Cancellable,
+): Promise<GcpInstance> {
+  if (zone === undefined) {
+    throw new SnapshotError("invalid", "The zone of the instance is not known: give --gcp-zone");
+  }
+  const path = `projects/${project}/zones/${zone}/instances/${encodeURIComponent(name)}`;
+  const found = await session.get({ action: `look for instance ${name}`, signal }, path)
+    .catch((error: unknown) => {
+      if (!(error instanceof SnapshotError) || error.kind !== "not-found") throw error;
+      throw new SnapshotError(
+        "not-found",
+        `Instance ${name} does not exist in zone ${zone} of project ${project}`,
+        { cause: error },
+      );
+    });
+  const attached = listOf(found["disks"]).map(recordOf);
+  const data = attached.filter((disk) => disk["boot"] !== true && textAt(disk, "source") !== null);
+  const boot = attached.find((disk) => disk["boot"] === true);
+  const disks = await Promise.all(data.map(async (disk): Promise<GcpDisk> => {
+    const diskPath = pathOf(textAt(disk, "source") ?? "");
+    const id = lastOf(diskPath);
+    const details = await session.get({ action: `look at disk ${id}`, signal }, diskPath);
+    const deviceName = textAt(disk, "deviceName") ?? id;
+    const snapshot = textAt(details, "sourceSnapshot");
+    const size = numberAt(details, "sizeGb");
+    return {
+      id,
+      name: null,
+      path: diskPath,
+      location: { kind: "links", paths: [`/dev/disk/by-id/google-${deviceName}`] },
+      size: size === null ? null : size * GB,
+      sourceSnapshot: snapshot === null ? null : lastOf(snapshot),
+      identifiers: new Map([["device_name", deviceName]]),
+    };
+  }));
+  const bootSource = boot === undefined ? null : textAt(boot, "source");
+  return {
+    id: name,
+    disks,
+    project,
+    zone,
+    deviceNames: attached.map((disk) => textAt(disk, "deviceName") ?? ""),
+    bootDisk: bootSource === null ? undefined : pathOf(bootSource),
+  };
+}
+
+async function takeSnapshots(
+  session: GcpSession,
+  project: string,
+  instance: GcpInstance,
+  requests: readonly SnapshotRequest[],
+  options: TakeOptions,
+): Promise<void> {
+  const { signal, onWarning } = options;
+  const scope = `projects/${project}/global`;
+  const labels = labelsOf(options.tags, onWarning);
+  const progress = new Map<string, number | null>(requests.map(({ name }) => [name, null]));
+  const tell = () =>
+    options.onProgress([...progress].map(([name, percent]) => ({ name, percent })));
+  const begun = await allSettled(requests, async ({ disk, name }) => {
+    const source = instance.disks.find(({ id }) => id === disk.id)?.path;
+    if (source === undefined) {
+      throw new SnapshotError(
+        "failed",
+        `Disk ${disk.id} was detached from ${instance.id} meanwhile`,
+      );
+    }
+    signal.throwIfAborted();
+    // The name is enough to delete it by, whatever the answer will be.
+    options.onCreated(
+      disk,
+      new Map([
+        ["device_name", String(disk.identifiers.get("device_name"))],
+        ["snapshot_name", name],
+        ["snapshot_project", project],
+      ]),
+    );
+    const action = `create snapshot ${name} of disk ${disk.id}`;
+    // Not with the signal: what is under way could not be found and deleted yet.
+    const operation = await session.begin({ action }, "POST", `${scope}/snapshots`, {}, {
+      name,
+      sourceDisk: source,
+      description: options.description,
+      ...(labels === undefined ? {} : { labels }),
+    });
+    return { action, name, operation };
+  });
+  await allSettled(begun, async ({ action, name, operation }) => {
+    await session.finish({ action, signal }, scope, operation, {
+      onWarning,
+      onProgress: (percent) => {
+        progress.set(name, Math.min(99, percent));
+        tell();
+      },
+    });
+    progress.set(name, 100);
+    tell();
+  });
+}
+
+/** So long a snapshot that is still being made is waited for before it can be deleted, in milliseconds. */
+const NOT_READY_MS = 10 * 60_000;
+
+async function deleteSnapshot(
+  session: GcpSession,
+  project: string,
+  name: string,
+  { signal }: Cancellable,
+): Promise<boolean> {
+  const call = { action: `delete snapshot ${name}`, signal };
+  const path = `projects/${project}/global/snapshots/${encodeURIComponent(name)}`;
+  const result = await lookUntil<{ readonly found: boolean }>(async () => {
+    try {
+      const operation = await session.begin(call, "DELETE", path, {});
+      await session.finish(call, `projects/${project}/global`, operation, { onWarning: () => {} });
+      return { found: true };
+    } catch (error) {
+      if (!(error instanceof SnapshotError)) throw error;
+      if (error.kind === "not-found" || error.code === "RESOURCE_NOT_FOUND") {
+        return { found: false };
+      }
+      if (!/NotReady|InUse|NOT_READY|IN_USE/.test(error.code ?? "")) throw error;
+      return undefined;
+    }
+  }, {
+    pauses: session.pauses,
+    signal,
+    limit: { ms: NOT_READY_MS, message: `Snapshot ${name} is still being made: try again later` },
+  });
+  return result.found;
+}
+
+/** Of a resource's URL what follows the API's version. */
+function pathOf(url: string): string {
+  return url.replace(/^.*?\/(?=projects\/)/, "");
+}
+
+/** The last component: names must be equal, not only end alike. */
+function lastOf(path: string): string {
+  return path.slice(path.lastIndexOf("/") + 1);
+}
