@@ -26,7 +26,8 @@ export async function deleteObjects(
       const context = { action: `delete ${key}`, key, signal };
       const path = objectPath(session.bucket, key);
       try {
-        await session.text(context, { method: "DELETE", path });
+        // An empty answer; a page is not Google's word that the object is gone.
+        await session.json(context, { method: "DELETE", path });
       } catch (error) {
         if (!isStoreError(error)) throw error;
         if (error.kind !== "not-found") {

@@ -38,7 +38,6 @@ export async function* listObjects(
         `Cannot ${action} in ${session.description}: the answer is no listing (empty, or of something else)`,
       );
     }
-    requireListing(session, action, page);
     const entries = entriesOf(page);
     for (const entry of entries) {
       const name = nameOf(entry);
@@ -68,29 +67,14 @@ export async function* listObjects(
   }
 }
 
-/** An empty body would pass for a listing of nothing, and a short listing for deleted backups. */
-function isListing(page: ListObjectsV2CommandOutput): boolean {
-  const { IsTruncated, Name, Prefix, KeyCount, MaxKeys, Contents, CommonPrefixes } = page;
-  return [IsTruncated, Name, Prefix, KeyCount, MaxKeys, Contents, CommonPrefixes]
-    .some((element) => element !== undefined);
-}
-
 /**
- * "Nothing is there" may end a recovery, so it must have been said: the SDK takes an empty body, or the login page of
- * a proxy, for an empty listing.
+ * An empty body would pass for a listing of nothing, and a short listing for deleted backups; "nothing is there" may
+ * end a recovery, so it must have been said.
  */
-function requireListing(
-  session: S3Session,
-  action: string,
-  { Name, Prefix, KeyCount, MaxKeys, IsTruncated }: ListObjectsV2CommandOutput,
-): void {
-  const told = [Name, Prefix, KeyCount, MaxKeys, IsTruncated];
-  if (told.some((value) => value !== undefined)) return;
-  throw new StoreError(
-    "other",
-    `Cannot ${action} in ${session.description}: the answer is no listing of an S3 store; look at ` +
-      "--endpoint-url and at proxies",
-  );
+function isListing(
+  { IsTruncated, Name, Prefix, KeyCount, MaxKeys }: ListObjectsV2CommandOutput,
+): boolean {
+  return [IsTruncated, Name, Prefix, KeyCount, MaxKeys].some((element) => element !== undefined);
 }
 
 function entriesOf(page: ListObjectsV2CommandOutput): ListEntry[] {

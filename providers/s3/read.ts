@@ -4,7 +4,6 @@ import {
   HeadObjectCommand,
   type HeadObjectCommandOutput,
 } from "@aws-sdk/client-s3";
-import { HttpResponse } from "@smithy/core/protocols";
 import {
   type Cancellable,
   type GetOptions,
@@ -23,26 +22,10 @@ export async function bucketExists(
 ): Promise<boolean> {
   try {
     const context = { action: "look for the bucket", signal: options.signal };
-    const command = new HeadBucketCommand({ Bucket: session.bucket });
-    let type = "";
-    // There is no body and no etag to tell a store's answer from that of a login page.
-    command.middlewareStack.add(
-      (next) => async (args) => {
-        const result = await next(args);
-        const { response } = result;
-        if (HttpResponse.isInstance(response)) type = response.headers["content-type"] ?? "";
-        return result;
-      },
-      { step: "deserialize" },
+    await session.call(
+      context,
+      (client, send) => client.send(new HeadBucketCommand({ Bucket: session.bucket }), send),
     );
-    await session.call(context, (client, send) => client.send(command, send));
-    if (type.startsWith("text/html")) {
-      throw new StoreError(
-        "other",
-        `Cannot look for the bucket in ${session.description}: what answers there is not S3 but a page (${type}); ` +
-          "look at --endpoint-url and at proxies between",
-      );
-    }
     return true;
   } catch (error) {
     if (isStoreError(error, "not-found", "no-bucket")) return false;

@@ -1,7 +1,7 @@
 /** The client of the SDK and what all requests share: one attempt, the right region, our errors. */
 import { defaultProvider } from "@aws-sdk/credential-provider-node";
 import { S3Client } from "@aws-sdk/client-s3";
-import { HttpRequest } from "@smithy/core/protocols";
+import { HttpRequest, HttpResponse } from "@smithy/core/protocols";
 import { type Cancellable, StoreError } from "../object_store.ts";
 import type { StoreOptions } from "../open.ts";
 import { instanceRegion, type S3Config } from "./config.ts";
@@ -90,6 +90,7 @@ export function openSession(
     ...(config.profile === undefined ? {} : { profile: config.profile }),
   });
   leaveChecksummedBodiesUnsigned(client);
+  refusePages(client);
 
   const description = config.endpoint === undefined
     ? `bucket "${bucket}" of S3`
@@ -119,6 +120,7 @@ export function openSession(
           return await send(client, sendOptions);
         } catch (error) {
           signal?.throwIfAborted();
+          if (error instanceof PageError) throw pageInstead(description, context, error);
           const right = rightRegion(error);
           if (right === undefined || right === regionNow || redirected) {
             throw storeError(error, context);
@@ -168,6 +170,44 @@ function leaveChecksummedBodiesUnsigned(client: S3Client): void {
     },
     // After the checksum, before the signature.
     { step: "build", priority: "low", name: "leaveChecksummedBodiesUnsigned" },
+  );
+}
+
+/** A page for people came where S3 sends XML or nothing. */
+class PageError extends Error {
+  override readonly name = "PageError";
+}
+
+/**
+ * The SDK takes the page of a login or of another server for an answer without anything in it: an empty listing, a
+ * deletion that went well. Objects may be pages; their answers are known by their ETag.
+ */
+function refusePages(client: S3Client): void {
+  client.middlewareStack.add(
+    (next, { commandName }) => async (args) => {
+      const result = await next(args);
+      const { response } = result;
+      if (
+        HttpResponse.isInstance(response) && response.statusCode < 300 &&
+        /^text\/html\b/i.test(response.headers["content-type"] ?? "") &&
+        commandName !== "GetObjectCommand" && commandName !== "HeadObjectCommand"
+      ) throw new PageError(`HTTP ${response.statusCode}, ${response.headers["content-type"]}`);
+      return result;
+    },
+    { step: "deserialize", name: "refusePages" },
+  );
+}
+
+function pageInstead(
+  description: string,
+  { action, key }: RequestContext,
+  error: PageError,
+): StoreError {
+  return new StoreError(
+    "other",
+    `Cannot ${action} in ${description}: what answers there is not S3 but a page (${error.message}); look at ` +
+      "--endpoint-url and at proxies between",
+    { key, cause: error },
   );
 }
 

@@ -20,7 +20,7 @@ export interface FaultyServer {
   readonly endpoint: string;
   /**
    * A store with retries that reaches the same empty bucket over another endpoint and gives up when nothing moves
-   * for a second.
+   * for two seconds.
    */
   open(endpoint: string, onNotice: (notice: string) => void): Promise<ObjectStore>;
   stop(): Promise<void>;
@@ -146,7 +146,7 @@ const NETWORK: readonly Step<FaultProxy>[] = [
     proxy.plan((connection) => connection === first ? { stallAfterDown: 500_000 } : {});
     assert.deepEqual(await contentOf(await fresh(), "x"), pattern(2 * MiB));
     assert.equal(notices.length, 1, notices.join("\n"));
-    assert.match(notices[0] ?? "", /read .*x.*nothing moved for 1 s/);
+    assert.match(notices[0] ?? "", /read .*x.*nothing moved for 2 s/);
   }],
   ["an upload that stops moving is sent again", async ({ store, proxy, notices }) => {
     proxy.plan((connection) => connection === 1 ? { stallAfterUp: 300_000 } : {});
@@ -172,7 +172,7 @@ const NETWORK: readonly Step<FaultProxy>[] = [
     await rejectsWhenAborted("head", (signal) => store.head("x", { signal }));
     await rejectsWhenAborted("put", (signal) => store.put("x", pattern(10), { signal }));
     const error = await rejectsWith(store.head("x"), "unreachable");
-    assert.match(error.message, /no answer in time \(nothing moved for 1 s\) \(tried 5 times\)/);
+    assert.match(error.message, /no answer in time \(nothing moved for 2 s\) \(tried 5 times\)/);
   }],
   ["a refused connection is told", async ({ store, proxy }) => {
     await proxy.refuse();

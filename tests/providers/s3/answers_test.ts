@@ -378,11 +378,22 @@ Deno.test("S3 answers: a 200 that is no answer of a store is neither a success n
       body: page,
       bare: true,
     };
+    const unnamed: Answer = { ...portal, headers: { "content-type": "text/plain" } };
+    await withAnswers([unnamed], async ({ open }) => {
+      const { message, kind } = await failure((await open()).put("k", body));
+      assert.equal(kind, "other");
+      assert.match(message, /Cannot write k .* no ETag/);
+    });
     await withAnswers([portal], async ({ open }) => {
       const store = await open();
       const { message, kind } = await failure(store.put("k", body));
       assert.equal(kind, "other");
-      assert.match(message, /Cannot write k .* no ETag/);
+      assert.match(message, /Cannot write k .* not S3 but a page/);
+      await refused(
+        store.deleteMany(["k"]).then(([left]) => {
+          if (left !== undefined) throw left.error;
+        }),
+      );
       await refused(Array.fromAsync(store.list("p")));
       await refused(store.startMultipart("k"));
     });
