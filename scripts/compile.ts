@@ -38,6 +38,28 @@ const nodePrefix: Plugin = {
   },
 };
 
+/**
+ * Some packages look for others that may or may not be installed. Left in, such a name would be looked for at run time,
+ * by Bun below the working directory too: a data directory could bring code of its own. So it is absent, for good.
+ */
+const absentPackages: Plugin = {
+  name: "absent-packages",
+  setup(builder) {
+    const namespace = "absent";
+    builder.onResolve({ filter: /^[^./]/ }, async ({ path, pluginData, ...options }) => {
+      if (pluginData === namespace || isBuiltin(path)) return undefined;
+      const { errors } = await builder.resolve(path, { ...options, pluginData: namespace });
+      return errors.length === 0 ? undefined : { path, namespace };
+    });
+    builder.onLoad({ filter: /.*/, namespace }, ({ path }) => {
+      const message = JSON.stringify(`Cannot find package '${path}'`);
+      return {
+        contents: `throw Object.assign(new Error(${message}), { code: "MODULE_NOT_FOUND" });`,
+      };
+    });
+  },
+};
+
 /** CommonJS packages inside an ES module expect this one. */
 const BANNER = [
   `import { createRequire as __createRequire } from "node:module";`,
@@ -64,10 +86,16 @@ export async function bundle(directory: string): Promise<Metafile> {
     banner: { js: BANNER },
     // Replaced where a module means the CommonJS variables, not where it declares such names itself.
     define: { __filename: "import.meta.filename", __dirname: "import.meta.dirname" },
-    plugins: [nodePrefix],
+    plugins: [nodePrefix, absentPackages],
     logLevel: "warning",
     metafile: true,
   });
+  const outside = Object.values(metafile.outputs).flatMap(({ imports }) => imports)
+    .filter(({ path, external }) => external === true && !isBuiltin(path));
+  if (outside.length > 0) {
+    const names = [...new Set(outside.map(({ path }) => path))].join(", ");
+    throw new Error(`Cannot bundle: ${names} would be looked for at run time`);
+  }
   return metafile;
 }
 

@@ -126,6 +126,9 @@ export const OUTPUT_FORMAT = [
   ),
 ] as const;
 
+/** For commands that print no JSON with Barman. */
+export const OUR_OUTPUT_FORMAT = OUTPUT_FORMAT.map((spec) => ({ ...spec, ours: true }));
+
 /** Any word but `console` means JSON, as with Barman. */
 export function formatOf(values: { readonly format: string | undefined }): "console" | "json" {
   return (values.format ?? "console") === "console" ? "console" : "json";

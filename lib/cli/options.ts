@@ -39,6 +39,8 @@ export interface OptionSpec<Dest extends string = string, Value = unknown> {
   readonly section: Section;
   /** Options with the same name here exclude each other. */
   readonly exclusive?: string | undefined;
+  /** Not one of Barman's: it makes no abbreviation of Barman's ambiguous. */
+  readonly ours?: boolean | undefined;
 }
 
 export interface PositionalSpec<Dest extends string = string, Value = string> {
@@ -62,6 +64,7 @@ interface Extra {
   readonly section?: Section;
   readonly exclusive?: string;
   readonly metavar?: string;
+  readonly ours?: true;
 }
 
 /** `--dry-run`: true when given. */

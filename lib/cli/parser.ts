@@ -65,6 +65,7 @@ export function parseCommandLine(
       throw new ParserExit(EXIT.usage);
     },
   });
+  preferBarmans(parser, command);
   try {
     const namespace = parser.parse_args([...words]);
     const values: Record<string, unknown> = {};
@@ -81,6 +82,23 @@ export function parseCommandLine(
       stderr,
     };
   }
+}
+
+/** An abbreviation that is unambiguous with Barman stays so: of several options that it may mean ours are none. */
+function preferBarmans(parser: ArgumentParser, command: CommandDeclaration): void {
+  const ours = new Set<unknown>(
+    command.options.filter((spec) => spec.ours).flatMap(({ flags }) => flags),
+  );
+  const name = "_get_option_tuples";
+  const matches: unknown = Reflect.get(parser, name);
+  if (typeof matches !== "function") throw new Error(`argparse has no ${name} any more`);
+  Object.assign(parser, {
+    [name](word: string): unknown[] {
+      const found: unknown[][] = Reflect.apply(matches, parser, [word]);
+      const barmans = found.filter(([, flag]) => !ours.has(flag));
+      return barmans.length === 0 ? found : barmans;
+    },
+  });
 }
 
 /** The full help text, for documentation too. */

@@ -1,7 +1,7 @@
 import { DeletionFailed, executeDeletion, planDeletion, printDeletion } from "../backup/delete.ts";
 import { MalformedPolicy, parseRetentionPolicy } from "../backup/retention.ts";
 import { defineCommand } from "../cli/command.ts";
-import { COMMON, formatOf, OUTPUT_FORMAT, SOURCE } from "../cli/common_options.ts";
+import { COMMON, formatOf, OUR_OUTPUT_FORMAT, SOURCE } from "../cli/common_options.ts";
 import { CommandError, EXIT } from "../cli/exit_codes.ts";
 import { flag, OptionValueError, value, valueWithDefault } from "../cli/options.ts";
 import { integer } from "../cli/values.ts";
@@ -39,7 +39,7 @@ export const command = defineCommand({
       { parse: integer("number of backups", 0), default: 0 },
     ),
     flag("dryRun", ["--dry-run"], "print what would be deleted, delete nothing"),
-    ...OUTPUT_FORMAT,
+    ...OUR_OUTPUT_FORMAT,
     value("batchSize", ["--batch-size"], "most objects to delete with one request", {
       parse: integer("batch size"),
     }),

@@ -1,7 +1,7 @@
 import { loadBackupInfo, loadCatalogue, resolveBackupId } from "../backup/catalogue.ts";
 import { readKeep, releaseKeep, writeKeep } from "../backup/keep.ts";
 import { defineCommand } from "../cli/command.ts";
-import { COMMON, formatOf, OUTPUT_FORMAT, SOURCE } from "../cli/common_options.ts";
+import { COMMON, formatOf, OUR_OUTPUT_FORMAT, SOURCE } from "../cli/common_options.ts";
 import { CommandError, EXIT } from "../cli/exit_codes.ts";
 import { pythonJson } from "../cli/json.ts";
 import { choice, flag, positional } from "../cli/options.ts";
@@ -27,7 +27,7 @@ export const command = defineCommand({
     choice("target", ["--target"], ["full", "standalone"], "mark the backup to be kept", {
       exclusive: "action",
     }),
-    ...OUTPUT_FORMAT,
+    ...OUR_OUTPUT_FORMAT,
   ],
   requiredGroups: ["action"],
   examples: [

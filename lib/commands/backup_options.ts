@@ -31,7 +31,7 @@ export const BACKUP_OPTIONS = [
     ["--compression-level"],
     "low, medium (default), high, or a number (gzip, bzip2: 1 to 9, zstd: -22 to 22, lz4: 0 to 16; " +
       "the nearest of these is taken)",
-    { parse: levelWord },
+    { parse: levelWord, ours: true },
   ),
   value("host", ["-h", "--host"], "host or socket directory of PostgreSQL (default: as libpq)"),
   value("port", ["-p", "--port"], "port of PostgreSQL (default: as libpq)"),
@@ -75,7 +75,7 @@ export const BACKUP_OPTIONS = [
     ["--archive-timeout"],
     "seconds to wait at the end until the last WAL is archived; the backup fails after that " +
       "(default: no limit, as the backup is of no use without that WAL)",
-    { parse: integer("number of seconds", 1), metavar: "SECONDS" },
+    { parse: integer("number of seconds", 1), metavar: "SECONDS", ours: true },
   ),
   valueWithDefault(
     "keepaliveInterval",

@@ -36,6 +36,7 @@ export const command = defineCommand(
       ),
       value("jobs", ["--jobs"], "archives restored at once (default: 4, fewer on small machines)", {
         parse: integer("number of jobs", 1, 64),
+        ours: true,
       }),
       value(
         "targetTli",
@@ -89,6 +90,7 @@ export const command = defineCommand(
         ["--create-volumes"],
         "of a snapshot backup: make disks from its snapshots, attach them to the instance, print the commands that " +
           "mount them, and end; then restore again without this",
+        { ours: true },
       ),
     ],
     examples: [
@@ -105,8 +107,11 @@ export const command = defineCommand(
         "PROGRAM file:///backups main 20260115T103000 /srv/pg --tablespace ts1:/srv/ts1",
       ],
       [
-        "a backup made of disk snapshots, whose disks are made, mounted by hand, and checked",
-        "PROGRAM --snapshot-recovery-instance db2 --create-volumes s3://bucket/backups main last /srv/pg\n" +
+        "a backup made of disk snapshots: make disks of it, which are then mounted by hand",
+        "PROGRAM --snapshot-recovery-instance db2 --create-volumes s3://bucket/backups main last /srv/pg",
+      ],
+      [
+        "and check what is mounted",
         "PROGRAM --snapshot-recovery-instance db2 s3://bucket/backups main last /srv/pg",
       ],
     ],

@@ -62,25 +62,27 @@ export const command = defineCommand({
       ["--look-ahead"],
       "archive up to N files in one call: the one that was asked for, and at the same time the segments that " +
         "PostgreSQL will ask for next; their calls then answer at once (default: 1; 32 is good for busy servers)",
-      { parse: integer("number of files", 1), metavar: "N" },
+      { parse: integer("number of files", 1), metavar: "N", ours: true },
     ),
     value<"spoolDir", string>(
       "spoolDir",
       ["--spool-dir"],
       "where --look-ahead notes what is archived, a directory that only this user can write into (default: " +
         "/var/tmp/barman-cloud-UID); it may be wiped at any time",
-      { metavar: "DIR" },
+      { metavar: "DIR", ours: true },
     ),
     flag(
       "overwrite",
       ["--overwrite"],
       "replace a file that is in the archive already, as Barman does (default: the same content is fine, " +
         "another is refused with exit code 4)",
+      { ours: true },
     ),
     flag(
       "noWalCheck",
       ["--no-wal-check"],
       "do not check that the file is the WAL segment that its name says, and of the cluster whose archive it is",
+      { ours: true },
     ),
     ...WRITE_TAGS,
     append("historyTag", ["--history-tag"], "tag on history files instead of the others", {

@@ -40,6 +40,7 @@ export const command = defineCommand({
       ["--stop-recovery-on-error"],
       "exit with 126 instead of 2 and 4, which makes PostgreSQL stop the recovery (to be started again) " +
         "instead of ending it where the WAL could not be fetched",
+      { ours: true },
     ),
     value(
       "parallel",

@@ -155,7 +155,7 @@ function judgeTransport({ code = "", message }: Facts, context: ErrorContext): V
     case "READ_TIMEOUT":
       return again(`no answer in time (${message})`);
     case "PROXY_UNREACHABLE":
-      return again(`${message}; look at HTTPS_PROXY`);
+      return again(`${message}; look at HTTP_PROXY and HTTPS_PROXY`);
     case "EMFILE":
     case "ENFILE":
       return again("too many open files; raise the limit (ulimit -n)");
@@ -206,7 +206,11 @@ function judgeCode(facts: Facts, context: ErrorContext): Verdict | undefined {
     case "OperationAborted":
       return { kind: "unavailable", reason: "another request is working on the same thing" };
     case "InvalidAccessKeyId":
-      return denied(`the store does not know the access key (from ${context.credentials})`);
+      // Ceph answers so, in other words, when it does not know the KMS key.
+      return denied(
+        `the store does not know the access key (from ${context.credentials})` +
+          (/^(unknown.*|InvalidAccessKeyId)?$|access key/i.test(message) ? "" : `: ${message}`),
+      );
     case "SignatureDoesNotMatch":
       return denied(
         `the signature is refused: the secret key (from ${context.credentials}) is wrong, or a ` +

@@ -12,7 +12,7 @@ import http from "node:http";
 import https from "node:https";
 import type { Socket } from "node:net";
 import { buildQueryString, type HttpRequest, HttpResponse } from "@smithy/core/protocols";
-import { authorizationOf, type ProxyChoice, TunnelAgent } from "./proxy.ts";
+import { authorizationOf, type ProxyChoice, proxyUnreachable, TunnelAgent } from "./proxy.ts";
 
 export interface HttpHandlerOptions {
   /** Milliseconds until a connection (TLS included) must be there. */
@@ -71,7 +71,7 @@ export function createHttpHandler(options: HttpHandlerOptions): HttpHandler {
     return made;
   };
 
-  const open = (request: HttpRequest): http.ClientRequest => {
+  const open = (request: HttpRequest): Opened => {
     const isSecure = request.protocol === "https:";
     const query = buildQueryString(request.query);
     const path = query === "" ? request.path : `${request.path}?${query}`;
@@ -83,16 +83,16 @@ export function createHttpHandler(options: HttpHandlerOptions): HttpHandler {
     const proxy = options.proxyFor(new URL(origin));
     if (isSecure) {
       const agent = proxy === undefined ? secure : tunnel(proxy);
-      return https.request({ host, port, method, path, headers, agent, ...tls });
+      return { outgoing: https.request({ host, port, method, path, headers, agent, ...tls }) };
     }
     if (proxy === undefined) {
-      return http.request({ host, port, method, path, headers, agent: plain });
+      return { outgoing: http.request({ host, port, method, path, headers, agent: plain }) };
     }
     const authorization = authorizationOf(proxy);
     if (authorization !== undefined) headers["proxy-authorization"] = authorization;
     // A plain request is sent to the proxy with the whole URL in its first line.
     const target = { host: bare(proxy.hostname), port: Number(proxy.port || 80), agent: plain };
-    return http.request({ ...target, method, path: origin + path, headers });
+    return { outgoing: http.request({ ...target, method, path: origin + path, headers }), proxy };
   };
 
   return {
@@ -114,16 +114,23 @@ export function createHttpHandler(options: HttpHandlerOptions): HttpHandler {
   };
 }
 
+interface Opened {
+  readonly outgoing: http.ClientRequest;
+  /** The proxy that the request itself goes to; tunnels tell of theirs. */
+  readonly proxy?: URL;
+}
+
 /** One request and its answer. The watch over silence and the signal last until the body's end. */
 function exchange(
-  open: () => http.ClientRequest,
+  open: () => Opened,
   request: HttpRequest,
   options: HttpHandlerOptions,
   signal: AbortSignal | undefined,
 ): Promise<{ response: HttpResponse }> {
   return new Promise((resolve, reject) => {
     signal?.throwIfAborted();
-    const outgoing = open();
+    const { outgoing, proxy } = open();
+    let isConnected = false;
     let incoming: http.IncomingMessage | undefined;
     let socket: Socket | undefined;
 
@@ -147,6 +154,7 @@ function exchange(
     signal?.addEventListener("abort", onAbort, { once: true });
 
     const connected = () => {
+      isConnected = true;
       clearTimeout(connecting);
       watch.start();
     };
@@ -157,7 +165,7 @@ function exchange(
       else given.once(request.protocol === "https:" ? "secureConnect" : "connect", connected);
     });
     outgoing.on("error", (error) => {
-      reject(error);
+      reject(proxy === undefined || isConnected ? error : proxyUnreachable(proxy, error));
       incoming?.destroy(error);
       if (incoming === undefined) finish();
     });

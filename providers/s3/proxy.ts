@@ -59,6 +59,14 @@ export function authorizationOf(proxy: URL): string | undefined {
   return `Basic ${Buffer.from(user).toString("base64")}`;
 }
 
+/** It is not the store that can't be reached. */
+export function proxyUnreachable(proxy: URL, error: NodeJS.ErrnoException): Error {
+  const reason = error.code ?? error.message;
+  return Object.assign(new Error(`the proxy ${proxy.host} can't be reached (${reason})`), {
+    code: "PROXY_UNREACHABLE",
+  });
+}
+
 /** Makes TLS connections through a tunnel that the proxy opens (CONNECT). */
 export class TunnelAgent extends https.Agent {
   readonly #proxy: URL;
@@ -74,15 +82,7 @@ export class TunnelAgent extends https.Agent {
   ): Duplex {
     const done = callback as ((error: Error | null, stream?: Duplex) => void) | undefined;
     const failed = (error: Error) => done?.(error);
-    const unreachable = (error: NodeJS.ErrnoException) =>
-      failed(
-        Object.assign(
-          new Error(
-            `the proxy ${this.#proxy.host} can't be reached (${error.code ?? error.message})`,
-          ),
-          { code: "PROXY_UNREACHABLE" },
-        ),
-      );
+    const unreachable = (error: Error) => failed(proxyUnreachable(this.#proxy, error));
     const target = `${isIpv6(options.host) ? `[${options.host}]` : options.host}:${options.port}`;
     const authorization = authorizationOf(this.#proxy);
     const { request } = this.#proxy.protocol === "https:" ? https : http;

@@ -101,6 +101,22 @@ Deno.test("version tells ours, the runtime's and the compatibility version", asy
   assert.deepEqual(Object.keys(json as object), ["version", "runtime", "compatible_with_barman"]);
 });
 
+/** Each loads the code of its provider and then finds that nobody listens. */
+const STORES_WITHOUT_SERVER = [
+  {
+    words: ["--endpoint-url", "http://127.0.0.1:2", "s3://b/p"],
+    env: { AWS_ACCESS_KEY_ID: "a", AWS_SECRET_ACCESS_KEY: "bbbbbb", AWS_MAX_ATTEMPTS: "1" },
+  },
+  {
+    words: ["--cloud-provider", "azure-blob-storage", "http://127.0.0.1:2/a/c"],
+    env: {
+      AZURE_STORAGE_CONNECTION_STRING: "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=" +
+        `${btoa("k".repeat(64))};BlobEndpoint=http://127.0.0.1:2/a;`,
+    },
+  },
+  { words: ["gs://b/p"], env: { STORAGE_EMULATOR_HOST: "http://127.0.0.1:2" } },
+];
+
 Deno.test("files in the working directory that Bun would read change nothing", async () => {
   await inTemporaryDirectory(async (directory) => {
     const trap = join(directory, "trapped");
@@ -123,7 +139,9 @@ Deno.test("files in the working directory that Bun would read change nothing", a
       '{"name":"x","type":"commonjs","imports":{"#a":"./trap.js"},"main":"trap.js"}',
     );
     writeFileSync(join(directory, "tsconfig.json"), '{"compilerOptions":{"paths":{"*":["./*"]}}}');
-    for (const name of ["argparse", "postgres", "@aws-sdk/client-s3"]) {
+    // The last ones are not ours: packages of ours look for them, and can do without.
+    const packages = ["argparse", "postgres", "@aws-sdk/client-s3"];
+    for (const name of [...packages, "@aws-sdk/signature-v4-crt", "supports-color", "kerberos"]) {
       mkdirSync(join(directory, "node_modules", name), { recursive: true });
       writeFileSync(join(directory, "node_modules", name, "index.js"), script);
       writeFileSync(join(directory, "node_modules", name, "package.json"), '{"main":"index.js"}');
@@ -135,16 +153,15 @@ Deno.test("files in the working directory that Bun would read change nothing", a
     const url = `file://${directory}/store`;
     const listed = await barmanCloud(["backup-list", url, "main"], { cwd: directory });
     assert.equal(listed.code, 0, listed.stderr);
-    // An S3 endpoint from .env would be refused at once; the SDK is loaded on the way.
-    const s3 = await barmanCloud(
-      ["backup-list", "-t", "--endpoint-url", "http://127.0.0.1:2", "s3://b/p", "main"],
-      {
+    // An endpoint from .env would be another one; the SDKs are loaded on the way.
+    for (const { words, env } of STORES_WITHOUT_SERVER) {
+      const tested = await barmanCloud(["backup-list", "-t", ...words, "main"], {
         cwd: directory,
-        env: { AWS_ACCESS_KEY_ID: "a", AWS_SECRET_ACCESS_KEY: "bbbbbb", AWS_MAX_ATTEMPTS: "1" },
-      },
-    );
-    assert.equal(s3.code, 2, s3.stderr);
-    assert.match(s3.stderr, /127\.0\.0\.1:2/);
+        env,
+      });
+      assert.equal(tested.code, 2, tested.stderr);
+      assert.match(tested.stderr, /127\.0\.0\.1:2/);
+    }
     assert.equal(existsSync(trap), false, "a file of the working directory was executed");
   });
 });
@@ -254,6 +271,33 @@ Deno.test({
         !/^\/(proc|sys|dev|lib|lib64|usr\/lib|etc\/ld\.so|etc\/localtime)/.test(path)
       );
       assert.deepEqual(foreign, []);
+    });
+  },
+});
+
+Deno.test({
+  name: "in a data directory it looks at nothing that it was not told of, whatever the store",
+  ignore: skipUnless(strace, "file accesses of the providers", "apt-get install strace"),
+  fn: async () => {
+    await inTemporaryDirectory(async (directory) => {
+      const cwd = join(directory, "data");
+      mkdirSync(cwd);
+      const trace = join(directory, "trace");
+      for (const { words, env } of STORES_WITHOUT_SERVER) {
+        const result = await runProgram("/usr/bin/strace", [
+          ...["-f", "-s", "1000", "-o", trace, "-e", "trace=%file"],
+          ...[await executablePath(), "backup-list", "-t", ...words, "main"],
+        ], { cwd, env });
+        assert.equal(result.code, 2, result.stderr);
+        const paths = [...(await Deno.readTextFile(trace)).matchAll(/"([^"]*)"/g)]
+          .map(([, path = ""]) => path);
+        assert.ok(paths.length > 0);
+        const below = paths.filter((path) =>
+          path.startsWith(`${directory}/`) && path !== cwd ||
+          /node_modules|bunfig|package\.json|\.env/.test(path)
+        );
+        assert.deepEqual(below, [], words.join(" "));
+      }
     });
   },
 });

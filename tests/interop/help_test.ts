@@ -1,19 +1,12 @@
 /** Every option that the newest Barman tells of in its help is one of ours. */
 import assert from "node:assert/strict";
+import { type CommandEntry, COMMANDS as ENTRIES } from "../../lib/cli/commands.ts";
 import { COMMANDS, NEWEST, OURS, skipWithout } from "./commands.ts";
 
 /** What ours does not have. Each is told in docs/compatibility.md. */
 const NOT_OURS: readonly string[] = [];
-/** What ours has and a Barman may lack: our additions, and what came with a newer Barman than the one here. */
-const ONLY_OURS: Readonly<Record<string, readonly string[]>> = {
-  // 3.20: --keepalive-interval, --zstd.
-  "backup": ["--archive-timeout", "--compression-level", "--keepalive-interval", "--zstd"],
-  "backup-delete": ["--format"],
-  "backup-keep": ["--format"],
-  "restore": ["--jobs", "-j"],
-  "wal-archive": ["--look-ahead", "--no-wal-check", "--overwrite", "--spool-dir"],
-  "wal-restore": ["--stop-recovery-on-error"],
-};
+/** What came with a newer Barman than the one here may be. What is ours alone is declared so (`ours`). */
+const SINCE_3_20 = ["--keepalive-interval", "--zstd", "--parallel", "-p", "--spool-dir"];
 
 const env = { COLUMNS: "1000" };
 
@@ -32,8 +25,12 @@ for (const command of COMMANDS) {
       );
       assert.ok(ours !== undefined && barman !== undefined);
       assert.ok(barman.options.size > 10, "Barman's help was not understood");
+      const { command: declared } = await entryOf(command).load();
+      const marked = declared.options.filter((spec) => spec.ours).flatMap(({ flags }) => flags);
+      // Barman's abbreviations stay unambiguous only if additions are declared as such.
+      assert.deepEqual(marked.filter((option) => barman.options.has(option)), []);
       // 3.20, but check-wal-archive, which has it with us only.
-      const only = [...ONLY_OURS[command] ?? [], "--sse-customer-key"];
+      const only = [...marked, ...SINCE_3_20, "--sse-customer-key"];
       const lacking = [...barman.options].filter((option) =>
         !ours.options.has(option) && !NOT_OURS.includes(option)
       );
@@ -45,6 +42,12 @@ for (const command of COMMANDS) {
       assert.deepEqual(ours.positionals, barman.positionals);
     },
   });
+}
+
+function entryOf(name: string): CommandEntry {
+  const entry = ENTRIES.find((each) => each.name === name);
+  assert.ok(entry !== undefined);
+  return entry;
 }
 
 interface Usage {

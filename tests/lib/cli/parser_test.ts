@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { defineCommand } from "../../../lib/cli/command.ts";
+import { COMMANDS } from "../../../lib/cli/commands.ts";
 import { COMMON, SOURCE, tagsOf, WRITE_TAGS } from "../../../lib/cli/common_options.ts";
 import { flag, optionalPositional, valueWithDefault } from "../../../lib/cli/options.ts";
 import { parseCommandLine, type ParseResult } from "../../../lib/cli/parser.ts";
@@ -139,3 +140,31 @@ Deno.test("the optional WAL path may stand after options", () => {
   assert.equal(valuesOf("u", "s", "w")["walPath"], "w");
   assert.equal(valuesOf("-z", "u", "s", "w", "-v")["walPath"], "w");
 });
+
+Deno.test("no option of ours makes an abbreviation of Barman's mean something else", async () => {
+  let ours = 0;
+  for (const { load } of COMMANDS) {
+    const { command } = await load();
+    const barmans = command.options.filter((spec) => !spec.ours);
+    ours += command.options.length - barmans.length;
+    const flags = [...barmans.flatMap((spec) => spec.flags), "--version", "--help"]
+      .filter((name) => name.startsWith("--"));
+    const prefixes = new Set(
+      flags.flatMap((name) => Array.from(name.slice(2), (_, at) => name.slice(0, at + 3))),
+    );
+    for (const prefix of prefixes) {
+      for (const words of [[prefix], [`${prefix}=1`]]) {
+        const with_ = parseCommandLine(command, words, "p", 80);
+        const without = parseCommandLine({ ...command, options: barmans }, words, "p", 80);
+        assert.deepEqual(messageOf(with_), messageOf(without), `${command.name} ${words}`);
+      }
+    }
+  }
+  assert.ok(ours > 5);
+});
+
+/** Usage lines differ, since there are more options. */
+function messageOf(result: ParseResult): unknown {
+  if (result.kind === "values") return { ...result.values };
+  return { ...result, stdout: "", stderr: result.stderr.split("\n").at(-2) };
+}

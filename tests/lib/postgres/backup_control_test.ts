@@ -194,6 +194,24 @@ async function onServer(major: PostgresMajor, t: Deno.TestContext): Promise<void
     await pg.query("COPY (SELECT 1) TO PROGRAM 'cat > /dev/null; rm stuck'");
   });
 
+  await t.step("time limits of a role do not end a backup", async () => {
+    await pg.query("CREATE ROLE hurried SUPERUSER LOGIN");
+    const limits = ["statement_timeout", "idle_in_transaction_session_timeout"];
+    if (major >= 14) limits.push("idle_session_timeout");
+    if (major >= 17) limits.push("transaction_timeout");
+    for (const limit of limits) await pg.query(`ALTER ROLE hurried SET ${limit} = '1s'`);
+    await using session = await sessionOf(pg.conninfo().replace("user=postgres", "user=hurried"));
+    const identity = await readIdentity(session);
+    await startBackup(session, identity, { label: "slow", fast: true });
+    // Idle first, and then in a statement that takes as long: the wait for the archiver.
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    await pg.query("COPY (SELECT 1) TO PROGRAM 'cat > stuck'");
+    const stopping = stopBackup(session, identity, { timeoutMs: 60_000 });
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    await pg.query("COPY (SELECT 1) TO PROGRAM 'cat > /dev/null; rm stuck'");
+    assert.match((await stopping).label, /LABEL: slow/);
+  });
+
   await t.step("a session lost between start and stop is an error at once", async () => {
     await using session = await sessionOf(`${pg.conninfo()} application_name=loser`);
     const server = await backupServerOf(session, log);

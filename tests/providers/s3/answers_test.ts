@@ -134,7 +134,14 @@ Deno.test("S3 answers: each documented error has its kind and says what to do", 
       { status: 403, body: xmlError("InvalidAccessKeyId", "The AWS Access Key Id …") },
       "denied",
       false,
-      /does not know the access key/,
+      /does not know the access key \([^:]*\)$/,
+    ],
+    [
+      // Ceph RGW, about an unknown KMS key.
+      { status: 403, body: xmlError("InvalidAccessKeyId", "Failed to retrieve the actual key") },
+      "denied",
+      false,
+      /access key .*: Failed to retrieve the actual key$/,
     ],
     [
       { status: 403, body: xmlError("SignatureDoesNotMatch", "The request signature …") },
