@@ -3,6 +3,7 @@ import { command } from "../../../lib/commands/backup_delete.ts";
 import { AWS_SNAPSHOTS } from "../backup/fixtures.ts";
 import { temporaryStore } from "../backup/temporary_store.ts";
 import { runWords } from "./run_words.ts";
+import { runIn } from "./wal_command_run.ts";
 
 const OLD = "20251115T103000";
 const ID = "20260115T103000";
@@ -72,9 +73,13 @@ Deno.test("refusals: exit code, and nothing is deleted", async () => {
   assert.equal((await run("-b", OLD)).code, 1);
   assert.equal((await run("-r", "REDUNDANCY 0")).code, 1);
   await temporary.put(temporary.layout.backupInfo("20260101T000000"), AWS_SNAPSHOTS);
-  const snapshot = await run("-b", "20260101T000000");
+  const withSnapshots = await temporary.keys();
+  const snapshot = await runIn(command, [temporary.url, "srv", "-b", "20260101T000000"], {
+    env: { AWS_EC2_METADATA_DISABLED: "true" },
+  });
   assert.equal(snapshot.code, 4);
-  assert.match(snapshot.log.join("\n"), /disk snapshots \(aws\).*nothing was deleted/);
+  assert.match(snapshot.log.join("\n"), /Cannot delete snapshot snap-0a1b\w+ .*no AWS credentials/);
+  assert.deepEqual(await temporary.keys(), withSnapshots);
 });
 
 Deno.test("batch sizes out of range are clamped", async () => {
