@@ -81,11 +81,25 @@ export function cancelRequest(key: BackendKey): Uint8Array {
   return bytes;
 }
 
-/** The message of an error at the start of these bytes: why the server ends a session. */
-export function errorMessageIn(bytes: Uint8Array | undefined): string | undefined {
-  if (bytes === undefined || bytes.length < 6 || bytes[0] !== 0x45) return undefined;
-  for (const field of new TextDecoder().decode(bytes.subarray(5)).split("\0")) {
-    if (field.startsWith("M")) return field.slice(1);
+/**
+ * Why the server ends a session: the text of the first error in these bytes that is fatal. They have to begin with a
+ * message. It may come alone, with answers before it, or with warnings behind it (a backup that is given up).
+ */
+export function fatalMessageIn(bytes: Uint8Array): string | undefined {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let at = 0; at + 5 <= bytes.length;) {
+    const end = at + 1 + view.getUint32(at + 1);
+    if (end < at + 5 || end > bytes.length) return undefined;
+    if (bytes[at] === ERROR_RESPONSE) {
+      const fields = new TextDecoder().decode(bytes.subarray(at + 5, end)).split("\0");
+      const field = (type: string) => fields.find((text) => text.startsWith(type))?.slice(1);
+      // `V` is `S` untranslated, since PostgreSQL 9.6.
+      if (["FATAL", "PANIC"].includes(field("V") ?? field("S") ?? "")) return field("M");
+    }
+    at = end;
   }
   return undefined;
 }
+
+/** The type byte `E`. */
+const ERROR_RESPONSE = 0x45;

@@ -2,7 +2,7 @@
 import type { Socket } from "node:net";
 import process from "node:process";
 import type { Sql } from "postgres";
-import { cancelRequest, errorMessageIn, watchStartup } from "./backend_messages.ts";
+import { cancelRequest, fatalMessageIn, watchStartup } from "./backend_messages.ts";
 import type { ConnectionHost, ConnectionParameters } from "./conninfo.ts";
 import { ConnectionError, QueryError, SessionLostError } from "./errors.ts";
 import { openSocket, type SocketOptions } from "./socket.ts";
@@ -67,10 +67,11 @@ export async function openWire(
     (method) =>
       refuse(new ConnectionError(`the server asks for ${method} authentication: not supported`)),
   );
-  let lastBytes: Uint8Array | undefined;
+  let fatal: string | undefined;
   socket.on("data", (bytes: Uint8Array) => {
     startup.push(bytes);
-    lastBytes = bytes;
+    // More may follow: that a backup was given up, for one.
+    fatal ??= fatalMessageIn(bytes);
   });
   // The library does not see an end that comes before it has the socket.
   const ended = Promise.withResolvers<never>();
@@ -87,7 +88,7 @@ export async function openWire(
     await client.end({ timeout: 0 });
     signal.throwIfAborted();
     if (refusal !== undefined || error instanceof QueryError) throw refusal ?? error;
-    throw new ConnectionError(errorMessageIn(lastBytes) ?? "the server closed the connection");
+    throw new ConnectionError(fatal ?? "the server closed the connection");
   } finally {
     signal.removeEventListener("abort", onEnd);
   }
@@ -95,7 +96,7 @@ export async function openWire(
     socket,
     encrypted: options.tls !== undefined,
     send: (sql, values) => send(client, sql, values),
-    reason: () => errorMessageIn(lastBytes),
+    reason: () => fatal,
     async cancel() {
       const { key } = startup;
       if (key === undefined) return;

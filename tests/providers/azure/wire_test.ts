@@ -170,7 +170,7 @@ onTheWire("blocks that another program left do not stop an upload", {}, async (s
     }
     return {
       status: 200,
-      headers: { "content-type": "application/xml" },
+      headers: { "content-type": "application/xml", "x-ms-version": "2026-02-06" },
       body: '<?xml version="1.0"?><BlockList><UncommittedBlocks><Block><Name>' +
         `${left.toString("base64")}</Name><Size>5</Size></Block></UncommittedBlocks></BlockList>`,
     };
@@ -285,7 +285,14 @@ onTheWire("abort does nothing where it could leave an empty object", {}, async (
         : undefined,
     "the container keeps everything": ({ method, query }) =>
       method === "GET" && query.get("restype") === "container"
-        ? { status: 200, headers: { "x-ms-has-immutability-policy": "true", etag: '"1"' } }
+        ? {
+          status: 200,
+          headers: {
+            "x-ms-has-immutability-policy": "true",
+            "x-ms-version": "2026-02-06",
+            etag: '"1"',
+          },
+        }
         : undefined,
   };
   for (const [why, refuse] of Object.entries(refusals)) {
