@@ -156,7 +156,10 @@ async function takeSnapshots(
   values: BackupValues,
   context: CommandContext,
   server: BackupServer,
-  options: Omit<SnapshotBackupOptions, "provider" | "host" | "instance" | "disks" | "tags">,
+  options: Omit<
+    SnapshotBackupOptions,
+    "provider" | "host" | "instance" | "disks" | "limit" | "tags"
+  >,
 ): Promise<string> {
   const { snapshotsOfBackup, whatToTake } = await import("./snapshots.ts");
   const { takeSnapshotBackup } = await import("../snapshots/backup.ts");

@@ -15,6 +15,9 @@ import { DEFAULT_MAX_ARCHIVE_SIZE } from "../backup/part_sizes.ts";
 import type { CompressionName } from "../compression/table.ts";
 import { providerOfUrl } from "../../providers/open.ts";
 
+/** Timers take no more. */
+const MAX_TIMEOUT = 2_000_000;
+
 export const BACKUP_OPTIONS = [
   ...COMMON,
   flag("gzip", ["-z", "--gzip"], "compress archives with gzip", { exclusive: "compression" }),
@@ -97,6 +100,12 @@ export const BACKUP_OPTIONS = [
     parse: (word) => word,
     metavar: "NAME",
   }),
+  value(
+    "snapshotTimeout",
+    ["--snapshot-timeout"],
+    "seconds to wait until snapshots are complete (default: 86400; on AWS --aws-await-snapshots-timeout)",
+    { parse: integer("number of seconds", 1, MAX_TIMEOUT), metavar: "SECONDS" },
+  ),
   value("awsRegion", ["--aws-region"], "region of the instance and its disks", { section: "s3" }),
   valueWithDefault(
     "awsAwaitSnapshotsTimeout",
@@ -188,6 +197,14 @@ export function checkCombinations(values: BackupValues): void {
       "--aws-snapshot-lock-cool-off-period is for compliance mode: leave it out with governance",
     );
   }
+  if (
+    values.awsSnapshotLockMode !== undefined && values.awsSnapshotLockDuration === undefined &&
+    values.awsSnapshotLockExpirationDate === undefined
+  ) {
+    throw refuse(
+      "A lock needs an end: add --aws-snapshot-lock-duration or --aws-snapshot-lock-expiration-date",
+    );
+  }
   const tags = tagsOf(values) ?? [];
   if (tags.length > MAX_TAGS) {
     throw refuse(`${tags.length} tags are too many: an object can have ${MAX_TAGS}`);
@@ -243,7 +260,8 @@ export function checkSnapshotOptions(values: BackupValues): void {
   }
 }
 
-function providerOf(values: BackupValues) {
+/** `--cloud-provider`, else what the URL tells. */
+export function providerOf(values: BackupValues) {
   return values.cloudProvider ?? providerOfUrl(values.destinationUrl);
 }
 

@@ -49,12 +49,17 @@ export async function restoreSnapshots(
   const provider = await snapshotsOfInfo(snapshots, place, values, context);
   try {
     const { log, signal, stdout } = context;
+    if (info.status !== "DONE") {
+      log.warning(
+        `Backup ${id} has status ${info.status}, not DONE: a server started from it may be corrupt`,
+      );
+    }
     const host = localHost(context.env);
-    const job = { backupId: id, info, snapshots, provider, host, instance, log, signal };
+    const job = { backupId: id, snapshots, provider, host, instance, log, signal };
     if (!given.createVolumes) {
       return await restoreFromSnapshots({ ...job, store, layout, recoveryDir });
     }
-    const created = await createVolumes(job, { suffix: suffixOf(context.now()) });
+    const created = await createVolumes(job, suffixOf(context.now()));
     for (const line of mountCommands(created)) stdout(`${line}\n`);
     log.warning(
       "The disks are attached and not mounted yet: mount them with the commands on standard output, then run the " +

@@ -4,14 +4,13 @@ import type { CommonValues } from "../cli/common_options.ts";
 import { tagsOf } from "../cli/common_options.ts";
 import { CommandError, EXIT } from "../cli/exit_codes.ts";
 import type { SnapshotsInfo } from "../backup/snapshots_info.ts";
-import { providerOfUrl } from "../../providers/open.ts";
 import {
   cloudOf,
   openSnapshotProvider,
   type SnapshotOptions,
 } from "../../providers/snapshots/open.ts";
 import { SnapshotError, type SnapshotProvider } from "../../providers/snapshots/provider.ts";
-import type { BackupValues } from "./backup_options.ts";
+import { type BackupValues, providerOf } from "./backup_options.ts";
 
 /**
  * The snapshots that `backup` takes. The options are complete already.
@@ -21,8 +20,7 @@ export async function snapshotsOfBackup(
   values: BackupValues,
   context: CommandContext,
 ): Promise<SnapshotProvider> {
-  const provider = values.cloudProvider ?? providerOfUrl(values.destinationUrl);
-  const cloud = cloudOf(provider);
+  const cloud = cloudOf(providerOf(values));
   if (cloud === undefined) {
     throw new CommandError(
       EXIT.generalError,
@@ -43,7 +41,6 @@ export async function snapshotsOfBackup(
         profile: values.awsProfile,
         region: values.awsRegion,
         lock,
-        timeout: values.awsAwaitSnapshotsTimeout,
       },
       azure: {
         credential: values.azureCredential,
@@ -63,8 +60,20 @@ export async function whatToTake(values: BackupValues, context: CommandContext) 
     host: localHost(context.env),
     instance: values.snapshotInstance ?? "",
     disks: values.snapshotDisk ?? [],
+    limit: limitOf(values),
     tags: tagsOf(values),
   };
+}
+
+/** Large disks take hours where a snapshot is a copy; for EBS it is as long as Barman waits. */
+const DEFAULT_LIMIT_S = 24 * 3600;
+
+function limitOf(values: BackupValues): { ms: number; option: string } {
+  const { snapshotTimeout, awsAwaitSnapshotsTimeout } = values;
+  const isAws = providerOf(values) === "aws-s3";
+  return snapshotTimeout === undefined && isAws
+    ? { ms: awsAwaitSnapshotsTimeout * 1000, option: "--aws-await-snapshots-timeout" }
+    : { ms: (snapshotTimeout ?? DEFAULT_LIMIT_S) * 1000, option: "--snapshot-timeout" };
 }
 
 /** What the commands that read a backup know of where its snapshots are. */

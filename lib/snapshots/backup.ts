@@ -39,6 +39,8 @@ export interface SnapshotBackupOptions {
   readonly instance: string;
   /** As the user named them. */
   readonly disks: readonly string[];
+  /** Milliseconds that the snapshots may take, and the option that says so. */
+  readonly limit: { readonly ms: number; readonly option: string };
   /** `--name` */
   readonly name: string | undefined;
   readonly tags: Tags | undefined;
@@ -161,12 +163,12 @@ async function backUp(
   const sizes = new Map(disks.map(({ disk }, i) => [names[i] ?? "", disk.size]));
   const tell = progressTeller(sizes, onNotice, progress);
   progress(disks.length === 1 ? "taking a snapshot" : "taking snapshots");
-  await provider.take(
-    instance,
+  await instance.takeSnapshots(
     disks.map(({ disk }, i) => ({ disk, name: names[i] ?? "" })),
     {
       tags: options.tags,
       description,
+      limit: options.limit,
       signal,
       onCreated: (disk, identifiers) => taken.add(disk, identifiers, disks),
       onProgress: tell,

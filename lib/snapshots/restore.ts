@@ -5,13 +5,13 @@
 import { chown, open, rename, rm, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import process from "node:process";
-import { isStoreError, type ObjectStore, type Tags } from "../../providers/object_store.ts";
+import { isStoreError, type ObjectStore } from "../../providers/object_store.ts";
 import type {
   AttachedDisk,
   Identifiers,
   SnapshotProvider,
 } from "../../providers/snapshots/provider.ts";
-import type { BackupInfo } from "../backup/backup_info.ts";
+import { sleep } from "../../providers/snapshots/waiting.ts";
 import { readText } from "../backup/small_object.ts";
 import type { SnapshotRecord, SnapshotsInfo } from "../backup/snapshots_info.ts";
 import type { Logger } from "../cli/log.ts";
@@ -19,13 +19,11 @@ import type { ServerLayout } from "../layout.ts";
 import { fileSystemError, RestoreError } from "../restore/restore_error.ts";
 import { deviceOf, type Host, isPresent, type Mount, mountableOf, mountsOf } from "./host.ts";
 import { identifiersOf } from "./remove.ts";
-import { waitForDisk } from "./waiting.ts";
 
 export interface SnapshotRestoreJob {
   readonly store: ObjectStore;
   readonly layout: ServerLayout;
   readonly backupId: string;
-  readonly info: BackupInfo;
   readonly snapshots: SnapshotsInfo;
   readonly provider: SnapshotProvider;
   readonly host: Host;
@@ -46,12 +44,7 @@ const MAX_LABEL = 1024 * 1024;
  * @throws {SnapshotError} {HostError} {StoreError} the signal's reason
  */
 export async function restoreFromSnapshots(job: SnapshotRestoreJob): Promise<void> {
-  const { store, layout, backupId, info, log, signal } = job;
-  if (info.status !== "DONE") {
-    log.warning(
-      `Backup ${backupId} has status ${info.status}, not DONE: a server started from it may be corrupt`,
-    );
-  }
+  const { store, layout, backupId, log, signal } = job;
   await checkMounts(job, await disksOfBackup(job));
   const directory = resolve(job.recoveryDir);
   const found = await stat(directory).catch((error: unknown) => {
@@ -81,38 +74,49 @@ export async function restoreFromSnapshots(job: SnapshotRestoreJob): Promise<voi
 
 interface DiskOfBackup {
   readonly record: SnapshotRecord;
-  readonly name: string;
-  readonly disk: AttachedDisk;
+  readonly snapshot: string;
+  /** All that were made from the snapshot: after several attempts there may be more than one. */
+  readonly copies: readonly AttachedDisk[];
 }
 
-/** In the order of names. @throws {RestoreError} listing all snapshots that no disk was made from */
+/** In the order of their names. @throws {RestoreError} listing all snapshots that no disk was made from */
 async function disksOfBackup(job: SnapshotRestoreJob): Promise<DiskOfBackup[]> {
   const { provider, snapshots, instance: name, signal } = job;
   const instance = await provider.findInstance(name, { signal });
-  const ids = identifiersOf(snapshots);
-  const disks: DiskOfBackup[] = [];
-  const missing: string[] = [];
-  for (const [i, record] of snapshots.snapshots.entries()) {
-    const id = provider.snapshotId(ids[i] ?? new Map());
-    const disk = instance.disks.find(({ sourceSnapshot }) => isSame(provider, sourceSnapshot, id));
-    if (disk === undefined) missing.push(id ?? "(not recorded)");
-    else disks.push({ record, name: disk.name ?? disk.id, disk });
-  }
+  const disks = recordsOf(provider, snapshots).map(({ record, snapshot }): DiskOfBackup => ({
+    record,
+    snapshot,
+    // Azure's names don't care about case, and in the others' nothing differs by case alone.
+    copies: instance.disks.filter(({ sourceSnapshot }) =>
+      sourceSnapshot?.toLowerCase() === snapshot.toLowerCase()
+    ),
+  }));
+  const missing = disks.filter(({ copies }) => copies.length === 0);
   if (missing.length > 0) {
     throw new RestoreError(
       "invalid",
       `No disk of instance ${name} was made from these snapshots of the backup: ${
-        missing.join(", ")
+        missing.map(({ snapshot }) => snapshot).join(", ")
       }; make and attach disks from them (--create-volumes does that)`,
     );
   }
-  return disks.sort((a, b) => a.name < b.name ? -1 : a.name > b.name ? 1 : 0);
+  return disks.sort((a, b) => labelOf(a) < labelOf(b) ? -1 : 1);
 }
 
-/** Azure's names don't care about case. */
-function isSame({ cloud }: SnapshotProvider, a: string | null, b: string | null): boolean {
-  if (a === null || b === null) return false;
-  return cloud === "azure" ? a.toLowerCase() === b.toLowerCase() : a === b;
+/** @throws {RestoreError} when backup.info does not name a snapshot */
+function recordsOf(provider: SnapshotProvider, snapshots: SnapshotsInfo) {
+  return identifiersOf(snapshots).map((identifiers, i) => {
+    const record = snapshots.snapshots[i];
+    const snapshot = provider.snapshotId(identifiers);
+    if (record === undefined || snapshot === null) {
+      throw new RestoreError("invalid", "backup.info does not tell the id of one of the snapshots");
+    }
+    return { record, identifiers, snapshot };
+  });
+}
+
+function labelOf({ copies }: DiskOfBackup): string {
+  return copies.map(({ id, name }) => name ?? id).join(" or ");
 }
 
 /** Mount points first, then options, each with all that differ. */
@@ -122,19 +126,22 @@ async function checkMounts(
 ): Promise<void> {
   const misplaced: string[] = [];
   const different: string[] = [];
-  for (const { record, name, disk } of disks) {
-    const { mountPoint, mountOptions } = record;
+  for (const disk of disks) {
+    const { mountPoint, mountOptions } = disk.record;
+    const label = labelOf(disk);
     if (mountPoint === null) {
-      log.warning(`backup.info does not tell where ${name} was mounted: not checked`);
+      log.warning(`backup.info does not tell where ${label} was mounted: not checked`);
       continue;
     }
-    const mounts = await mountsOf(host, disk.location, signal);
-    const mount = mounts.find((it) => it.mountPoint === mountPoint);
+    const mounts: Mount[] = [];
+    for (const { location } of disk.copies) mounts.push(...await mountsOf(host, location, signal));
+    const placed = mounts.filter((it) => it.mountPoint === mountPoint);
+    const [mount] = placed;
     if (mount === undefined) {
-      misplaced.push(`${name} must be mounted on ${mountPoint}, but is ${describe(mounts)}`);
-    } else if (mountOptions !== null && mount.options !== mountOptions) {
+      misplaced.push(`${label} must be mounted on ${mountPoint}, but is ${describe(mounts)}`);
+    } else if (mountOptions !== null && placed.every(({ options }) => options !== mountOptions)) {
       different.push(
-        `${name} on ${mountPoint} must have the options ${mountOptions}, but has ${mount.options}`,
+        `${label} on ${mountPoint} must have the options ${mountOptions}, but has ${mount.options}`,
       );
     }
   }
@@ -199,42 +206,44 @@ const LOOK_MS = 500;
 /**
  * Make disks from the snapshots of the backup and attach them to the instance. Nothing is mounted.
  * @param suffix of the disks' names, so that those of several restores are told apart
- * @throws {SnapshotError} {HostError} the signal's reason
+ * @throws {RestoreError} {SnapshotError} {HostError} the signal's reason
  */
 export async function createVolumes(
-  job: Omit<SnapshotRestoreJob, "store" | "layout" | "recoveryDir">,
-  { suffix, tags }: { readonly suffix: string; readonly tags?: Tags | undefined },
+  { provider, snapshots, host, instance: name, log, signal }: Omit<
+    SnapshotRestoreJob,
+    "store" | "layout" | "backupId" | "recoveryDir"
+  >,
+  suffix: string,
 ): Promise<CreatedDisk[]> {
-  const { provider, snapshots, host, log, signal } = job;
-  const instance = await provider.findInstance(job.instance, { signal });
-  const ids = identifiersOf(snapshots);
-  const requests = ids.map((snapshot) => ({
-    snapshot,
-    name: diskName(snapshot, suffix, provider.maxNameLength),
+  const records = recordsOf(provider, snapshots);
+  const instance = await provider.findInstance(name, { signal });
+  const requests = records.map(({ identifiers }) => ({
+    snapshot: identifiers,
+    name: diskName(identifiers, suffix, provider.maxNameLength),
   }));
-  const disks = await provider.createDisks(instance, requests, {
-    tags,
+  const disks = await instance.createDisks(requests, {
+    tags: undefined,
     signal,
     onNotice: (message) => log.info(message),
     onWarning: (message) => log.warning(message),
   });
-  const created: CreatedDisk[] = [];
   const deadline = performance.now() + PRESENT_MS;
-  for (const [i, disk] of disks.entries()) {
-    const record = snapshots.snapshots[i];
-    const snapshot = ids[i];
-    if (record === undefined || snapshot === undefined) continue;
-    if (!(await waitForDisk(() => isPresent(host, disk.location), deadline, LOOK_MS, signal))) {
+  const created: CreatedDisk[] = [];
+  for (const [i, { record, snapshot }] of records.entries()) {
+    const disk = disks[i];
+    if (disk === undefined) continue;
+    while (!(await isPresent(host, disk.location)) && performance.now() < deadline) {
+      await sleep(LOOK_MS, signal);
+    }
+    const device = await deviceOf(host, disk.location);
+    if (!(await isPresent(host, disk.location))) {
       log.warning(
-        `This machine does not see disk ${disk.id} (${await deviceOf(
-          host,
-          disk.location,
-        )}): is it instance ` +
-          `${job.instance}? Find the disk there before mounting it`,
+        `This machine does not show disk ${disk.id} as ${device}: is it instance ${name}? ` +
+          "Find the disk there before mounting it",
       );
     }
     created.push({
-      snapshot: provider.snapshotId(snapshot) ?? "",
+      snapshot,
       disk,
       device: await mountableOf(host, disk.location),
       mountPoint: record.mountPoint,
@@ -274,5 +283,5 @@ function mountableOptions(options: string | null): string | null {
 }
 
 function quoted(word: string): string {
-  return /^[A-Za-z0-9_\/.,=:+@%-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+  return /^[\w/.,=:+@%-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }

@@ -23,6 +23,11 @@ export interface HttpHandlerOptions {
   readonly ca?: string | undefined;
   /** The proxy for a URL, if any. */
   readonly proxyFor: ProxyChoice;
+  /**
+   * Whether connections are kept for later requests; true when absent. A kept one may be closed by the other side
+   * just when a request is sent, which then has to be sent again (Deno's node:http does so by itself).
+   */
+  readonly keepAlive?: boolean | undefined;
 }
 
 /** What the SDK asks of a request handler. */
@@ -57,7 +62,7 @@ export class HttpTimeout extends Error {
 const SLICE = 256 * 1024;
 
 export function createHttpHandler(options: HttpHandlerOptions): HttpHandler {
-  const keep = { keepAlive: true, scheduling: "lifo" } as const;
+  const keep = { keepAlive: options.keepAlive ?? true, scheduling: "lifo" } as const;
   const tls = options.ca === undefined ? {} : { ca: options.ca };
   const plain = new http.Agent(keep);
   const secure = new https.Agent({ ...keep, ...tls });

@@ -7,12 +7,25 @@ export type SnapshotCloud = "aws" | "azure" | "gcp";
 /** Names and values as Barman records them, in its order: `snapshot_id`, `device_name`, `lun`, … */
 export type Identifiers = ReadonlyMap<string, string | number | null>;
 
-/** A virtual machine and what is attached to it. */
+/** A virtual machine and what was attached to it when it was looked for. */
 export interface Instance {
   /** By what the cloud's API knows it. */
   readonly id: string;
   /** Without the disk that it boots from. */
   readonly disks: readonly AttachedDisk[];
+  /**
+   * Take snapshots of disks, all started together, and wait until they are complete.
+   * @param requests of disks out of `disks`
+   * @throws {SnapshotError} the signal's reason
+   */
+  takeSnapshots(requests: readonly SnapshotRequest[], options: TakeOptions): Promise<void>;
+  /**
+   * Make disks from snapshots where the instance is, attach them to it, and wait until that is done. When it fails,
+   * what was made is detached and deleted again as far as that is possible; the rest is warned about.
+   * @returns the disks, in the order of the requests
+   * @throws {SnapshotError} the signal's reason
+   */
+  createDisks(requests: readonly DiskRequest[], options: CreateOptions): Promise<AttachedDisk[]>;
 }
 
 export interface AttachedDisk {
@@ -52,6 +65,8 @@ export interface TakeOptions {
    * taking fails. Called again when more is known of it.
    */
   readonly onCreated: (disk: AttachedDisk, identifiers: Identifiers) => void;
+  /** Milliseconds that the snapshots may take, and the option that says so. */
+  readonly limit: { readonly ms: number; readonly option: string };
   /** How far each snapshot is; called now and then. */
   readonly onProgress: (progress: readonly SnapshotProgress[]) => void;
   readonly onNotice: (message: string) => void;
@@ -81,25 +96,14 @@ export interface CreateOptions {
 
 export interface SnapshotProvider {
   readonly cloud: SnapshotCloud;
-  /** For messages: `EBS in eu-west-1`. */
-  readonly description: string;
   /** Longest name of a snapshot or disk, in characters. */
   readonly maxNameLength: number;
-  /** What is recorded once for all snapshots; complete when they are taken. */
+  /** What is recorded once for all snapshots; complete from the first `onCreated`. */
   info(): Identifiers;
   /** What a snapshot is deleted by and a disk's `sourceSnapshot` is compared with. */
   snapshotId(snapshot: Identifiers): string | null;
   /** @throws {SnapshotError} kind `not-found` when there is no such instance */
   findInstance(instance: string, options: Cancellable): Promise<Instance>;
-  /**
-   * Take snapshots of disks of one instance, all started together, and wait until they are complete.
-   * @throws {SnapshotError} the signal's reason
-   */
-  take(
-    instance: Instance,
-    requests: readonly SnapshotRequest[],
-    options: TakeOptions,
-  ): Promise<void>;
   /**
    * Are all of them free to be deleted, as far as can be told beforehand?
    * @throws {SnapshotError} kind `locked`
@@ -111,16 +115,6 @@ export interface SnapshotProvider {
    * @throws {SnapshotError} kind `locked` or another
    */
   delete(snapshot: Identifiers, options: Cancellable): Promise<boolean>;
-  /**
-   * Make disks from snapshots where the instance is, attach them to it, and wait until that is done. What was made
-   * and could not be attached is deleted again.
-   * @returns the disks, in the order of the requests
-   */
-  createDisks(
-    instance: Instance,
-    requests: readonly DiskRequest[],
-    options: CreateOptions,
-  ): Promise<AttachedDisk[]>;
   close(): void;
 }
 

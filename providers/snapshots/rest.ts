@@ -10,6 +10,11 @@ import { type Pauses, sleep } from "./waiting.ts";
 export interface Call extends Cancellable {
   /** Follows "Cannot": `create snapshot x`. */
   readonly action: string;
+  /**
+   * The signal counts only before each attempt: what is given up on the way may be done nevertheless, too late to be
+   * found and undone.
+   */
+  readonly whole?: boolean | undefined;
 }
 
 export interface JsonAnswer {
@@ -51,8 +56,11 @@ const LONGEST_WAIT_MS = 5 * 60_000;
 export function createJsonClient(options: JsonClientOptions): JsonClient {
   const { handler, pauses } = options;
 
-  const attempt = async (call: Call, request: Parameters<JsonClient["send"]>[1]) => {
-    const authorization = await options.authorization(call.signal);
+  const attempt = async (
+    { signal, whole = false }: Call,
+    request: Parameters<JsonClient["send"]>[1],
+  ) => {
+    const authorization = await options.authorization(signal);
     const answer = await exchange(handler, {
       method: request.method,
       url: request.url,
@@ -63,7 +71,7 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
         ...request.headers,
       },
       body: request.body === undefined ? undefined : JSON.stringify(request.body),
-      signal: call.signal,
+      signal: whole ? undefined : signal,
     });
     const { status, headers } = answer;
     if (status >= 200 && status < 300) {
@@ -75,13 +83,13 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
 
   return {
     async send(call, request) {
-      const { action, signal } = call;
+      const { action, signal, whole = false } = call;
       for (let count = 1, pause = pauses.first;; count++, pause *= 2) {
         signal?.throwIfAborted();
         try {
           return await attempt(call, request);
         } catch (error) {
-          signal?.throwIfAborted();
+          if (!whole) signal?.throwIfAborted();
           const verdict = judge(error, options);
           const judged = new SnapshotError(
             verdict.kind,
@@ -111,6 +119,11 @@ class Refusal extends Error {
   ) {
     super(words.message);
   }
+}
+
+/** Was there no answer that tells whether it was done? */
+export function isLost(error: unknown): boolean {
+  return error instanceof SnapshotError && error.kind === "unreachable";
 }
 
 /** The HTTP status that an error tells of; undefined when there was no answer. */

@@ -11,10 +11,20 @@ export interface Pauses {
 /** The longest is Barman's for EBS. */
 export const PAUSES: Pauses = { first: 1000, longest: 15_000 };
 
+/** What to say of snapshots that are not complete after the limit. */
+export function tooLate(
+  { ms, option }: { readonly ms: number; readonly option: string },
+  snapshots: readonly string[],
+): string {
+  return `The snapshots were not complete within ${ms / 1000} s (${option}): ${
+    snapshots.join(", ")
+  }`;
+}
+
 /**
  * Look again and again until there is a result.
  * @param look undefined means not yet; a number means not yet, and how many milliseconds to wait now
- * @param limit milliseconds after which it is given up, and what to say then; none when undefined
+ * @param limit milliseconds after which it is given up, and what to say then
  * @throws {SnapshotError} kind `failed` after the limit; what `look` throws; the signal's reason
  */
 export async function lookUntil<T extends object | boolean>(
@@ -22,7 +32,7 @@ export async function lookUntil<T extends object | boolean>(
   options: {
     readonly pauses: Pauses;
     readonly signal: AbortSignal | undefined;
-    readonly limit?: { readonly ms: number; readonly message: string } | undefined;
+    readonly limit: { readonly ms: number; readonly message: string };
   },
 ): Promise<T> {
   const { pauses, signal, limit } = options;
@@ -30,8 +40,8 @@ export async function lookUntil<T extends object | boolean>(
   for (let pause = pauses.first;; pause = Math.min(pause * 2, pauses.longest)) {
     const found = await look();
     if (found !== undefined && typeof found !== "number") return found;
-    const left = limit === undefined ? Infinity : limit.ms - (performance.now() - began);
-    if (limit !== undefined && left <= 0) throw new SnapshotError("failed", limit.message);
+    const left = limit.ms - (performance.now() - began);
+    if (left <= 0) throw new SnapshotError("failed", limit.message);
     await sleep(Math.min(typeof found === "number" ? found : pause, left), signal);
   }
 }

@@ -7,15 +7,16 @@ import {
   type Volume,
 } from "@aws-sdk/client-ec2";
 import type { Cancellable } from "../../object_store.ts";
-import { type AttachedDisk, type Instance, SnapshotError } from "../provider.ts";
+import { type AttachedDisk, SnapshotError } from "../provider.ts";
 import type { Ec2Session } from "./session.ts";
 
-export interface AwsInstance extends Instance {
+export interface AwsInstance {
+  readonly id: string;
   readonly zone: string | undefined;
+  /** All volumes but the root one. */
+  readonly disks: readonly AttachedDisk[];
   /** Names of the devices in use, the root device's too: `/dev/sdf`. */
   readonly devices: readonly string[];
-  /** Ids of all volumes but the root one. */
-  readonly volumes: readonly string[];
 }
 
 const STATES = ["pending", "running", "shutting-down", "stopping", "stopped"];
@@ -65,7 +66,6 @@ export async function findInstance(
     id,
     disks,
     devices,
-    volumes: disks.map((disk) => disk.id),
     zone: instance.Placement?.AvailabilityZone,
   };
 }

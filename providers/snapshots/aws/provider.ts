@@ -8,8 +8,6 @@ import { createVolumes } from "./volumes.ts";
 
 export interface AwsSnapshotOptions extends AwsOptions {
   readonly lock?: SnapshotLock | undefined;
-  /** Seconds to wait for snapshots; an hour when absent. */
-  readonly timeout?: number | undefined;
 }
 
 /** EC2's limit of a tag's value. */
@@ -26,22 +24,23 @@ export async function openAwsSnapshots(options: AwsSnapshotOptions): Promise<Sna
   const context = {
     session,
     lock: options.lock,
-    timeout: options.timeout ?? 3600,
     onOwner: (owner: string) => {
       account = owner;
     },
   };
   return {
     cloud: "aws",
-    description: `EBS in ${session.region}`,
     maxNameLength: MAX_NAME,
     info: () => new Map([["account_id", account], ["region", session.region]]),
     snapshotId: idOf,
-    findInstance: (name, callOptions) => findInstance(session, name, callOptions),
-    async take(instance, requests, takeOptions) {
-      // What the caller has is our own, but the interface's type does not know that.
-      const known = await findInstance(session, instance.id, takeOptions);
-      await takeSnapshots(context, known, requests, takeOptions);
+    async findInstance(name, callOptions) {
+      const instance = await findInstance(session, name, callOptions);
+      return {
+        id: instance.id,
+        disks: instance.disks,
+        takeSnapshots: (requests, take) => takeSnapshots(context, instance, requests, take),
+        createDisks: (requests, create) => createVolumes(session, instance, requests, create),
+      };
     },
     async checkDeletable(snapshots, { signal }) {
       const locked = snapshots.filter((snapshot) => snapshot.get("snapshot_lock_mode") !== null);
@@ -83,10 +82,6 @@ export async function openAwsSnapshots(options: AwsSnapshotOptions): Promise<Sna
         if (error instanceof SnapshotError && error.kind === "not-found") return false;
         throw error;
       }
-    },
-    async createDisks(instance, requests, createOptions) {
-      const known = await findInstance(session, instance.id, createOptions);
-      return await createVolumes(session, known, requests, createOptions);
     },
     close: () => session.close(),
   };

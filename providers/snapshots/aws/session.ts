@@ -27,8 +27,14 @@ export interface AwsOptions {
 export interface Call extends Cancellable {
   /** Follows "Cannot": `describe the volumes of i-0123`. */
   readonly action: string;
-  /** May not be sent again when it is not known whether EC2 has done it: there would be two of it. */
+  /**
+   * What makes something without a token that EC2 knows it by: it is not sent again when EC2 may have done it, since
+   * there would be two, and not given up on the way, since nobody would know of the one. The signal still counts
+   * before each attempt.
+   */
   readonly once?: boolean | undefined;
+  /** It is about something just made, which EC2 may need a moment to know everywhere: "not found" is passing. */
+  readonly young?: boolean | undefined;
 }
 
 export interface Ec2Session {
@@ -64,8 +70,10 @@ export async function openEc2Session(options: AwsOptions): Promise<Ec2Session> {
     readTimeout: (options.readTimeout ?? TIMEOUT_S) * 1000,
     ca: config.ca,
     proxyFor: proxyChoice(env),
+    // What makes snapshots must not be sent twice.
+    keepAlive: false,
   });
-  const endpoint = env["AWS_ENDPOINT_URL_EC2"] || env["AWS_ENDPOINT_URL"] || undefined;
+  const endpoint = endpointOf(env);
   const credentials = config.environmentKeys ?? defaultProvider({
     ...(config.profile === undefined ? {} : { profile: config.profile }),
     filepath: config.credentialsFile,
@@ -76,7 +84,7 @@ export async function openEc2Session(options: AwsOptions): Promise<Ec2Session> {
   const client = new EC2Client({
     region,
     requestHandler: handler,
-    // Retrying is ours: what makes snapshots and volumes must not be sent twice.
+    // Retrying is ours: the SDK does not know what may be sent twice.
     maxAttempts: 1,
     credentials,
     ...(endpoint === undefined ? {} : { endpoint }),
@@ -89,17 +97,18 @@ export async function openEc2Session(options: AwsOptions): Promise<Ec2Session> {
     region,
     pauses,
     async call(call, send) {
-      const { action, signal, once } = call;
-      const sendOptions = signal === undefined ? {} : { abortSignal: signal };
+      const { action, signal, once = false, young = false } = call;
+      const sendOptions = signal === undefined || once ? {} : { abortSignal: signal };
       for (let attempt = 1, pause = pauses.first;; attempt++, pause *= 2) {
         signal?.throwIfAborted();
         try {
           return await send(client, sendOptions);
         } catch (error) {
-          signal?.throwIfAborted();
+          if (!once) signal?.throwIfAborted();
           const facts = factsOf(error);
-          const passing = isThrottling(facts) || (once !== true && isPassing(facts, error));
           const judged = errorOf(error, facts, `Cannot ${action} (${where})`);
+          const passing = isThrottling(facts) || wasNotSent(error, facts) ||
+            (!once && isPassing(facts, error)) || (young && judged.kind === "not-found");
           if (!passing || attempt >= attempts) throw judged;
           const wait = facts.code === PER_VOLUME_RATE ? Math.max(pause, pauses.longest) : pause;
           options.onNotice?.(
@@ -114,6 +123,19 @@ export async function openEc2Session(options: AwsOptions): Promise<Ec2Session> {
       handler.destroy();
     },
   };
+}
+
+/** From the environment; what profiles say the SDK finds by itself. @throws {SnapshotError} */
+function endpointOf(env: AwsOptions["env"]): string | undefined {
+  if (env["AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"]?.toLowerCase() === "true") return undefined;
+  const name = env["AWS_ENDPOINT_URL_EC2"] ? "AWS_ENDPOINT_URL_EC2" : "AWS_ENDPOINT_URL";
+  const endpoint = env[name];
+  if (!endpoint) return undefined;
+  if (/^https?:\/\/[^/]/i.test(endpoint) && URL.canParse(endpoint)) return endpoint;
+  throw new SnapshotError(
+    "invalid",
+    `Cannot use ${endpoint} (${name}): write http://HOST:PORT or https://HOST`,
+  );
 }
 
 /** EC2 takes one snapshot of a volume in 15 seconds. */
@@ -161,6 +183,11 @@ const THROTTLING = new Set([
 /** EC2 has not done it. */
 function isThrottling({ code, status }: Facts): boolean {
   return THROTTLING.has(code) || status === 429;
+}
+
+/** It never got to EC2. */
+function wasNotSent(error: unknown, { code }: Facts): boolean {
+  return /^(ENOTFOUND|EAI_AGAIN|ECONNREFUSED|CONNECT_TIMEOUT)$/.test(codeOf(error) || code);
 }
 
 /** EC2 may have done it or not. */

@@ -3,6 +3,7 @@ import {
   CreateSnapshotCommand,
   CreateSnapshotsCommand,
   CreateTagsCommand,
+  DeleteSnapshotCommand,
   DescribeSnapshotsCommand,
   LockSnapshotCommand,
   type Snapshot,
@@ -17,7 +18,7 @@ import {
   type SnapshotRequest,
   type TakeOptions,
 } from "../provider.ts";
-import { allSettled, lookUntil } from "../waiting.ts";
+import { allSettled, lookUntil, tooLate } from "../waiting.ts";
 import type { AwsInstance } from "./instance.ts";
 import type { Ec2Session } from "./session.ts";
 
@@ -33,8 +34,6 @@ export interface SnapshotLock {
 export interface TakeContext {
   readonly session: Ec2Session;
   readonly lock: SnapshotLock | undefined;
-  /** Seconds to wait for the snapshots. */
-  readonly timeout: number;
   readonly onOwner: (account: string) => void;
 }
 
@@ -45,6 +44,8 @@ interface Made {
 
 /** Most volumes that CreateSnapshots can be told to leave out. */
 const MAX_EXCLUDED = 40;
+/** What is done after a failure has so long. */
+const CLEAR_UP_MS = 30_000;
 
 export async function takeSnapshots(
   context: TakeContext,
@@ -65,7 +66,8 @@ async function createAll(
   requests: readonly SnapshotRequest[],
   options: TakeOptions,
 ): Promise<Made[]> {
-  const excluded = instance.volumes.filter((id) => requests.every(({ disk }) => disk.id !== id));
+  const excluded = instance.disks.map(({ id }) => id)
+    .filter((id) => requests.every(({ disk }) => disk.id !== id));
   try {
     if (requests.length > 1 && excluded.length <= MAX_EXCLUDED) {
       const together = await createTogether(context, instance, requests, excluded, options);
@@ -100,8 +102,11 @@ async function createTogether(
   let snapshots: SnapshotInfo[];
   try {
     const answer = await context.session.call(
-      // Not with the signal: EC2 may go on, and we would not know the ids.
-      { action: `create snapshots of the volumes of ${instance.id}`, once: true },
+      {
+        action: `create snapshots of the volumes of ${instance.id}`,
+        once: true,
+        signal: options.signal,
+      },
       (client) =>
         client.send(
           new CreateSnapshotsCommand({
@@ -136,13 +141,7 @@ async function createTogether(
       made.push({ request, id: snapshot.SnapshotId ?? "" });
     }
   }
-  if (strangers.length > 0) {
-    options.onWarning(
-      `EC2 also made snapshots of volumes that were attached meanwhile: delete ${
-        strangers.join(", ")
-      }`,
-    );
-  }
+  for (const id of strangers) await deleteStranger(context, id, options);
   const missing = requests.filter((request) => made.every((it) => it.request !== request));
   if (missing.length > 0) {
     const names = missing.map(({ disk }) => disk.id).join(", ");
@@ -151,17 +150,50 @@ async function createTogether(
       `EC2 made no snapshot of ${names}: was it detached from ${instance.id} meanwhile?`,
     );
   }
-  // One set of tags goes to all snapshots of the call, but each has a name of its own.
-  await allSettled(made, ({ request, id }) =>
-    context.session.call(
-      { action: `name snapshot ${id}`, signal: options.signal },
-      (client, sendOptions) =>
-        client.send(
-          new CreateTagsCommand({ Resources: [id], Tags: [{ Key: "Name", Value: request.name }] }),
-          sendOptions,
-        ),
-    ));
+  await allSettled(made, ({ request, id }) => nameSnapshot(context, id, request.name, options));
   return requests.flatMap((request) => made.filter((it) => it.request === request));
+}
+
+/** One set of tags goes to all snapshots of the call, but each has a name of its own. */
+async function nameSnapshot(
+  { session }: TakeContext,
+  id: string,
+  name: string,
+  { signal, onWarning }: TakeOptions,
+): Promise<void> {
+  try {
+    await session.call(
+      { action: `name snapshot ${id} ${name}`, young: true, signal },
+      (client, options) =>
+        client.send(
+          new CreateTagsCommand({ Resources: [id], Tags: [{ Key: "Name", Value: name }] }),
+          options,
+        ),
+    );
+  } catch (error) {
+    // Policies may allow tags only in the call that makes the snapshot. It is whole without a name.
+    if (!(error instanceof SnapshotError) || error.kind !== "denied") throw error;
+    onWarning(error.message);
+  }
+}
+
+/** A volume was attached between our look at the instance and the snapshots of it. */
+async function deleteStranger(
+  { session }: TakeContext,
+  id: string,
+  { onNotice, onWarning }: TakeOptions,
+): Promise<void> {
+  const signal = AbortSignal.timeout(CLEAR_UP_MS);
+  try {
+    await session.call(
+      { action: `delete snapshot ${id}`, young: true, signal },
+      (client, options) => client.send(new DeleteSnapshotCommand({ SnapshotId: id }), options),
+    );
+    onNotice(`Deleted snapshot ${id} of a volume that was attached meanwhile`);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    onWarning(`EC2 also made a snapshot of a volume that was attached meanwhile: ${reason}`);
+  }
 }
 
 /** The call is not granted, or not known to an EC2 that is not Amazon's. */
@@ -176,7 +208,7 @@ function createOne(
   options: TakeOptions,
 ): Promise<Snapshot> {
   return session.call(
-    { action: `create a snapshot of volume ${disk.id}`, once: true },
+    { action: `create a snapshot of volume ${disk.id}`, once: true, signal: options.signal },
     (client) =>
       client.send(
         new CreateSnapshotCommand({
@@ -220,15 +252,13 @@ function identifiersOf(
   ]);
 }
 
-const FIND_LOST_MS = 30_000;
-
 /** The description names the backup, so that what carries it can only be ours. */
 async function findLost(
   context: TakeContext,
   requests: readonly SnapshotRequest[],
   options: TakeOptions,
 ): Promise<void> {
-  const signal = AbortSignal.timeout(FIND_LOST_MS);
+  const signal = AbortSignal.timeout(CLEAR_UP_MS);
   try {
     const { Snapshots = [] } = await context.session.call(
       { action: "look for snapshots whose answer was lost", signal },
@@ -263,7 +293,7 @@ async function lockSnapshot(
 ): Promise<void> {
   if (lock === undefined) return;
   const answer = await session.call(
-    { action: `lock snapshot ${id}`, signal },
+    { action: `lock snapshot ${id}`, young: true, signal },
     (client, options) =>
       client.send(
         new LockSnapshotCommand({
@@ -283,25 +313,23 @@ async function lockSnapshot(
 }
 
 async function waitForAll(
-  { session, timeout }: TakeContext,
+  { session }: TakeContext,
   made: readonly Made[],
-  { signal, onProgress }: TakeOptions,
+  { signal, onProgress, limit }: TakeOptions,
 ): Promise<void> {
   const ids = made.map(({ id }) => id);
+  const seen = new Set<string>();
   const look = async (): Promise<true | undefined> => {
-    const { Snapshots = [] } = await session.call(
-      { action: `look at snapshots ${ids.join(", ")}`, signal },
-      (client, options) => client.send(new DescribeSnapshotsCommand({ SnapshotIds: ids }), options),
-    );
-    const progress: SnapshotProgress[] = made.map(({ request, id }) => {
-      const snapshot = Snapshots.find(({ SnapshotId }) => SnapshotId === id);
+    const snapshots = await describeSnapshots(session, ids, signal);
+    const progress = made.map(({ request, id }): SnapshotProgress => {
+      const snapshot = snapshots.find(({ SnapshotId }) => SnapshotId === id);
+      const what = `Snapshot ${id} of volume ${request.disk.id}`;
+      if (snapshot !== undefined) seen.add(id);
+      // EC2 may need a moment to know a new one everywhere.
+      else if (seen.has(id)) throw new SnapshotError("failed", `${what} was deleted meanwhile`);
       if (snapshot?.State === "error") {
-        throw new SnapshotError(
-          "failed",
-          `Snapshot ${id} of volume ${request.disk.id} failed: ${
-            snapshot.StateMessage || "EC2 gives no reason"
-          }`,
-        );
+        const reason = snapshot.StateMessage || "EC2 gives no reason";
+        throw new SnapshotError("failed", `${what} failed: ${reason}`);
       }
       if (snapshot?.State === "completed") return { name: request.name, percent: 100 };
       const percent = /^(\d+)%$/.exec(snapshot?.Progress ?? "")?.[1];
@@ -317,11 +345,26 @@ async function waitForAll(
   await lookUntil(look, {
     pauses: session.pauses,
     signal,
-    limit: {
-      ms: timeout * 1000,
-      message:
-        `The snapshots were not complete within ${timeout} s (--aws-await-snapshots-timeout): ` +
-        ids.join(", "),
-    },
+    limit: { ms: limit.ms, message: tooLate(limit, ids) },
   });
+}
+
+/** By a filter, which has no error for those that are not known yet. */
+async function describeSnapshots(
+  session: Ec2Session,
+  ids: readonly string[],
+  signal: AbortSignal,
+): Promise<Snapshot[]> {
+  const { Snapshots = [] } = await session.call(
+    { action: `look at snapshots ${ids.join(", ")}`, signal },
+    (client, options) =>
+      client.send(
+        new DescribeSnapshotsCommand({
+          OwnerIds: ["self"],
+          Filters: [{ Name: "snapshot-id", Values: [...ids] }],
+        }),
+        options,
+      ),
+  );
+  return Snapshots;
 }

@@ -6,7 +6,10 @@ import { type AzureOptions, type AzureSession, computeOf } from "./session.ts";
 
 /** Where the instance does not tell what it uses itself: every size of machine takes it. */
 const DEFAULT_TYPE = "StandardSSD_LRS";
-const DELETION_MS = 60_000;
+/** Making and attaching disks takes seconds, of some types minutes. */
+const LIMIT_MS = 30 * 60_000;
+/** After a failure, what was made has so long to be deleted. */
+const CLEAR_UP_MS = 2 * 60_000;
 /** Azure's machines have at most so many data disks. */
 const MAX_LUNS = 64;
 
@@ -23,15 +26,17 @@ export async function createAzureDisks(
   const labels = azureTags(tags, onWarning);
   const luns = chooseLuns(instance.luns, requests);
   const resourceOf = (name: string) => `${session.compute}/disks/${encodeURIComponent(name)}`;
+  const limited = (action: string, ms = LIMIT_MS) => ({
+    action,
+    limit: { ms, message: `Cannot ${action}: it is not done after ${ms / 60_000} min` },
+  });
   const begun: string[] = [];
-  let attaching = false;
   try {
     await allSettled(requests, async ({ snapshot, name }) => {
       const source = String(snapshot.get("snapshot_name"));
-      const action = `create disk ${name} from snapshot ${source}`;
-      signal.throwIfAborted();
+      const call = { ...limited(`create disk ${name} from snapshot ${source}`), signal };
       begun.push(name);
-      const answer = await session.begin({ action }, "PUT", resourceOf(name), {
+      const answer = await session.begin({ ...call, whole: true }, "PUT", resourceOf(name), {
         location: instance.location,
         ...(instance.zones.length === 0 ? {} : { zones: instance.zones }),
         ...(labels === undefined ? {} : { tags: labels }),
@@ -40,43 +45,37 @@ export async function createAzureDisks(
           creationData: { createOption: "Copy", sourceResourceId: `${snapshots}/${source}` },
         },
       });
-      await session.finish({ action, signal }, answer);
+      await session.finishPut(call, resourceOf(name), answer);
       onNotice(`Created disk ${name} in ${instance.location}`);
     });
-    signal.throwIfAborted();
-    const action = `attach ${begun.join(", ")} to ${instance.id}`;
-    attaching = true;
-    const answer = await session.begin(
-      { action },
-      "POST",
-      `${instance.resource}/attachDetachDataDisks`,
-      {
-        dataDisksToAttach: requests.map((request) => ({
-          diskId: resourceOf(request.name),
-          lun: String(luns.get(request)),
-        })),
-      },
-    );
-    await session.finish({ action, signal }, answer);
+    const call = { ...limited(`attach ${begun.join(", ")} to ${instance.id}`), signal };
+    const resource = `${instance.resource}/attachDetachDataDisks`;
+    const answer = await session.begin({ ...call, whole: true }, "POST", resource, {
+      dataDisksToAttach: requests.map((request) => ({
+        diskId: resourceOf(request.name),
+        lun: luns.get(request),
+      })),
+    });
+    await session.finish(call, answer);
     for (const request of requests) {
       onNotice(`Attached disk ${request.name} to ${instance.id} as LUN ${luns.get(request)}`);
     }
     return requests.map(({ name }) => name);
   } catch (error) {
-    if (attaching) {
-      onWarning(`Disks are left, perhaps attached: detach and delete ${begun.join(", ")}`);
-    } else {
-      for (const name of begun) {
-        const call = { action: `delete disk ${name}`, signal: AbortSignal.timeout(DELETION_MS) };
-        try {
-          await session.finish(call, await session.begin(call, "DELETE", resourceOf(name)));
-          onNotice(`Deleted disk ${name} again`);
-        } catch (problem) {
-          const reason = problem instanceof Error ? problem.message : String(problem);
-          onWarning(`Disk ${name} may be left, delete it: ${reason}`);
-        }
+    await allSettled(begun, async (name) => {
+      const call = {
+        ...limited(`delete disk ${name}`, CLEAR_UP_MS),
+        signal: AbortSignal.timeout(CLEAR_UP_MS),
+      };
+      try {
+        await session.finish(call, await session.begin(call, "DELETE", resourceOf(name)));
+        onNotice(`Deleted disk ${name} again`);
+      } catch (problem) {
+        // Azure does not delete one that is attached after all.
+        const reason = problem instanceof Error ? problem.message : String(problem);
+        onWarning(`Disk ${name} may be left, detach and delete it: ${reason}`);
       }
-    }
+    });
     throw error;
   }
 }

@@ -3,14 +3,13 @@ import type { Cancellable, Tags } from "../../object_store.ts";
 import {
   type AttachedDisk,
   type Identifiers,
-  type Instance,
   SnapshotError,
   type SnapshotProvider,
   type SnapshotRequest,
   type TakeOptions,
 } from "../provider.ts";
-import { listOf, numberAt, recordOf, statusOf, textAt } from "../rest.ts";
-import { allSettled, lookUntil } from "../waiting.ts";
+import { isLost, listOf, numberAt, recordOf, statusOf, textAt } from "../rest.ts";
+import { allSettled, lookUntil, tooLate } from "../waiting.ts";
 import { createAzureDisks } from "./disks.ts";
 import { type AzureOptions, type AzureSession, openAzureSession } from "./session.ts";
 
@@ -20,7 +19,9 @@ export interface AzureDisk extends AttachedDisk {
   readonly lun: number;
 }
 
-export interface AzureInstance extends Instance {
+export interface AzureInstance {
+  readonly id: string;
+  /** Without the disk that it boots from. */
   readonly disks: readonly AzureDisk[];
   /** `/subscriptions/…/virtualMachines/NAME` */
   readonly resource: string;
@@ -46,27 +47,28 @@ export async function openAzureSnapshots(options: AzureOptions): Promise<Snapsho
   };
   return {
     cloud: "azure",
-    description: session.description,
     maxNameLength: MAX_NAME,
     info: () => new Map([["subscription_id", subscriptionId], ["resource_group", resourceGroup]]),
     snapshotId: nameOf,
-    findInstance: (name, callOptions) => findInstance(session, name, callOptions),
-    async take(instance, requests, takeOptions) {
-      const known = await findInstance(session, instance.id, takeOptions);
-      await takeSnapshots(session, known, requests, takeOptions);
+    async findInstance(name, callOptions) {
+      const instance = await findInstance(session, name, callOptions);
+      return {
+        id: name,
+        disks: instance.disks,
+        takeSnapshots: (requests, take) => takeSnapshots(session, instance, requests, take),
+        async createDisks(requests, create) {
+          const names = await createAzureDisks(session, options, instance, requests, create);
+          const { disks } = await findInstance(session, name, create);
+          return names.map((made) => {
+            const disk = disks.find(({ id }) => id.toLowerCase() === made.toLowerCase());
+            if (disk !== undefined) return disk;
+            throw new SnapshotError("failed", `Azure does not show disk ${made} on ${name}`);
+          });
+        },
+      };
     },
     checkDeletable: () => Promise.resolve(),
     delete: (snapshot, callOptions) => deleteSnapshot(session, nameOf(snapshot) ?? "", callOptions),
-    async createDisks(instance, requests, createOptions) {
-      const known = await findInstance(session, instance.id, createOptions);
-      const names = await createAzureDisks(session, options, known, requests, createOptions);
-      const now = await findInstance(session, instance.id, createOptions);
-      return names.map((name) => {
-        const disk = now.disks.find(({ id }) => id.toLowerCase() === name.toLowerCase());
-        if (disk !== undefined) return disk;
-        throw new SnapshotError("failed", `Azure does not show disk ${name} on ${instance.id}`);
-      });
-    },
     close: () => session.close(),
   };
 }
@@ -82,7 +84,7 @@ async function findInstance(
       if (!(error instanceof SnapshotError) || error.kind !== "not-found") throw error;
       throw new SnapshotError(
         "not-found",
-        `Instance ${name} does not exist (${session.description})`,
+        `Instance ${name} does not exist in ${session.where}`,
         { cause: error },
       );
     });
@@ -140,51 +142,49 @@ async function takeSnapshots(
   requests: readonly SnapshotRequest[],
   options: TakeOptions,
 ): Promise<void> {
-  const { signal } = options;
+  const { signal, onProgress } = options;
   const tags = azureTags(options.tags, options.onWarning);
+  const limit = {
+    ms: options.limit.ms,
+    message: tooLate(options.limit, requests.map(({ name }) => name)),
+  };
   const progress = new Map<string, number | null>(requests.map(({ name }) => [name, null]));
-  const tell = () =>
-    options.onProgress([...progress].map(([name, percent]) => ({ name, percent })));
+  const tell = (name: string, percent: number) => {
+    progress.set(name, percent);
+    onProgress([...progress].map(([name, percent]) => ({ name, percent })));
+  };
   const begun = await allSettled(requests, async ({ disk, name }) => {
     const source = instance.disks.find(({ id }) => id === disk.id);
-    if (source === undefined) {
-      throw new SnapshotError(
-        "failed",
-        `Disk ${disk.id} was detached from ${instance.id} meanwhile`,
-      );
-    }
-    signal.throwIfAborted();
-    // The name is enough to delete it by, whatever the answer will be.
-    options.onCreated(disk, new Map([...source.identifiers, ["snapshot_name", name]]));
-    const call = { action: `create snapshot ${name} of disk ${disk.id}` };
+    if (source === undefined) throw new SnapshotError("failed", `No disk ${disk.id}`);
+    const known = () => options.onCreated(disk, identifiersOf(source, name));
+    const call = { action: `create snapshot ${name} of disk ${disk.id}`, signal, limit };
     const resource = `${session.compute}/snapshots/${encodeURIComponent(name)}`;
-    // Not with the signal: what is under way could not be found and deleted yet.
-    const answer = await session.begin(call, "PUT", resource, {
-      location: source.identifiers.get("location"),
-      ...(tags === undefined ? {} : { tags }),
-      properties: {
-        incremental: true,
-        creationData: { createOption: "Copy", sourceResourceId: source.resource },
-      },
-    });
-    return { call: { ...call, signal }, name, resource, answer };
+    try {
+      const answer = await session.begin({ ...call, whole: true }, "PUT", resource, {
+        location: source.identifiers.get("location"),
+        ...(tags === undefined ? {} : { tags }),
+        properties: {
+          incremental: true,
+          creationData: { createOption: "Copy", sourceResourceId: source.resource },
+        },
+      });
+      known();
+      return { call, name, resource, answer };
+    } catch (error) {
+      // The name is enough to delete it by.
+      if (isLost(error)) known();
+      throw error;
+    }
   });
   await allSettled(begun, async ({ call, name, resource, answer }) => {
-    await session.finish(call, answer, (percent) => {
-      progress.set(name, Math.min(99, percent));
-      tell();
-    });
-    await lookUntil(async () => {
-      const snapshot = await session.get({ ...call, action: `look at snapshot ${name}` }, resource);
-      const state = textAt(recordOf(snapshot["properties"]), "provisioningState") ?? "";
-      if (/^(failed|canceled)$/i.test(state)) {
-        throw new SnapshotError("failed", `Cannot ${call.action}: its state is ${state}`);
-      }
-      return /^succeeded$/i.test(state) || undefined;
-    }, { pauses: session.pauses, signal });
-    progress.set(name, 100);
-    tell();
+    const watch = (percent: number) => tell(name, Math.min(99, percent));
+    await session.finishPut(call, resource, answer, watch);
+    tell(name, 100);
   });
+}
+
+function identifiersOf(disk: AzureDisk, name: string): Identifiers {
+  return new Map([...disk.identifiers, ["snapshot_name", name]]);
 }
 
 /** So long a snapshot that is still being made is waited for before it can be deleted, in milliseconds. */
@@ -195,7 +195,8 @@ async function deleteSnapshot(
   name: string,
   { signal }: Cancellable,
 ): Promise<boolean> {
-  const call = { action: `delete snapshot ${name}`, signal };
+  const limit = { ms: NOT_READY_MS, message: `Snapshot ${name} is in use: try again later` };
+  const call = { action: `delete snapshot ${name}`, signal, limit };
   const resource = `${session.compute}/snapshots/${encodeURIComponent(name)}`;
   const result = await lookUntil<{ readonly found: boolean }>(async () => {
     try {
@@ -212,11 +213,7 @@ async function deleteSnapshot(
       if (statusOf(error) === 409) return undefined;
       throw error;
     }
-  }, {
-    pauses: session.pauses,
-    signal,
-    limit: { ms: NOT_READY_MS, message: `Snapshot ${name} is in use: try again later` },
-  });
+  }, { pauses: session.pauses, signal, limit });
   return result.found;
 }
 

@@ -16,7 +16,7 @@ import {
   textAt,
   waitOf,
 } from "../rest.ts";
-import { lookUntil, PAUSES, type Pauses } from "../waiting.ts";
+import { lookUntil, PAUSES, type Pauses, sleep } from "../waiting.ts";
 
 export interface AzureOptions {
   readonly env: StoreOptions["env"];
@@ -36,7 +36,8 @@ export interface AzureOptions {
 }
 
 export interface AzureSession {
-  readonly description: string;
+  /** For messages. */
+  readonly where: string;
   readonly pauses: Pauses;
   /** `/subscriptions/S/resourceGroups/G/providers/Microsoft.Compute` */
   readonly compute: string;
@@ -53,9 +54,26 @@ export interface AzureSession {
    * Wait for the end of what `begin` began.
    * @throws {SnapshotError} kind `failed` with the operation's error
    */
-  finish(call: Call, answer: JsonAnswer, onProgress?: (percent: number) => void): Promise<void>;
+  finish(call: LimitedCall, answer: JsonAnswer, onProgress?: OnProgress): Promise<void>;
+  /**
+   * `finish` for a resource that was put: it must be there and whole in the end.
+   * @throws {SnapshotError} kind `failed` when it is not
+   */
+  finishPut(
+    call: LimitedCall,
+    id: string,
+    answer: JsonAnswer,
+    onProgress?: OnProgress,
+  ): Promise<void>;
   close(): void;
 }
+
+export interface LimitedCall extends Call {
+  /** Milliseconds that it may take in all, and what to say then. */
+  readonly limit: { readonly ms: number; readonly message: string };
+}
+
+type OnProgress = (percent: number) => void;
 
 const TIMEOUT_S = 60;
 /** https://learn.microsoft.com/rest/api/compute: snapshots and disks have versions of their own. */
@@ -82,6 +100,7 @@ export async function openAzureSession(options: AzureOptions): Promise<AzureSess
     ca: await certificateAuthorities(env),
     proxyFor: proxyChoice(env),
   });
+  const where = `resource group ${resourceGroup} of Azure`;
   const choice = options.credential ?? "default";
   const tokens = options.tokens ?? tokenCredential({ choice, authorityHost, env });
   const pauses = options.pauses ?? PAUSES;
@@ -93,7 +112,7 @@ export async function openAzureSession(options: AzureOptions): Promise<AzureSess
     },
     tokenProblem: (error) =>
       error instanceof TokenError ? { kind: "denied", retryable: error.retryable } : undefined,
-    where: `resource group ${resourceGroup} of Azure`,
+    where,
     pauses,
     onNotice: options.onNotice,
   });
@@ -101,38 +120,58 @@ export async function openAzureSession(options: AzureOptions): Promise<AzureSess
     const version = /\/virtualMachines\//i.test(id) ? VM_VERSION : DISK_VERSION;
     return `${endpoint}${id}?api-version=${version}`;
   };
+  const get = async (call: Call, id: string) =>
+    (await client.send(call, { method: "GET", url: urlOf(id) })).body;
+
+  /** The pause that Azure asks for, in milliseconds. */
+  const asked = ({ headers }: JsonAnswer): number | undefined => {
+    const wait = waitOf(headers["retry-after"]);
+    return wait === undefined ? undefined : Math.min(Math.max(wait, pauses.first), pauses.longest);
+  };
+
+  /** https://learn.microsoft.com/azure/azure-resource-manager/management/async-operations */
+  const finish: AzureSession["finish"] = async (call, answer, onProgress) => {
+    // The first of these tells most; a Location only tells when it is over.
+    const status = answer.headers["azure-asyncoperation"];
+    const address = status ?? answer.headers["location"];
+    if (address === undefined) return;
+    const url = ours(endpoint, address);
+    await sleep(asked(answer) ?? pauses.first, call.signal);
+    await lookUntil(async () => {
+      const now = await client.send(call, { method: "GET", url });
+      if (status === undefined) return now.status !== 202 || asked(now);
+      onProgress?.(numberAt(now.body, "percentComplete") ?? 0);
+      const state = textAt(now.body, "status")?.toLowerCase();
+      if (state === "failed" || state === "canceled") throw failed(call, now.body);
+      return state === "succeeded" || asked(now);
+    }, { pauses, signal: call.signal, limit: call.limit });
+  };
+
   return {
-    description: `managed disks in resource group ${resourceGroup}`,
+    where,
     pauses,
     compute: computeOf(subscriptionId, resourceGroup),
-    get: async (call, id) => (await client.send(call, { method: "GET", url: urlOf(id) })).body,
+    get,
     begin: (call, method, id, body) => client.send(call, { method, url: urlOf(id), body }),
-    async finish(call, answer, onProgress) {
-      // The first of these tells most; a Location only tells when it is over.
-      const status = ownUrl(endpoint, answer.headers["azure-asyncoperation"]);
-      const location = ownUrl(endpoint, answer.headers["location"]);
-      const url = status ?? location;
-      if (url === undefined || !(answer.status === 201 || answer.status === 202)) return;
-      let first = waitOf(answer.headers["retry-after"]);
+    finish,
+    async finishPut(call, id, answer, onProgress) {
+      await finish(call, answer, onProgress);
       await lookUntil(async () => {
-        const before = first;
-        first = undefined;
-        if (before !== undefined && before > 0) return Math.min(before, pauses.longest);
-        const now = await client.send(call, { method: "GET", url });
-        const wait = waitOf(now.headers["retry-after"]);
-        const again = wait === undefined ? undefined : Math.min(wait, pauses.longest);
-        if (status === undefined) return now.status === 202 ? again : true;
-        onProgress?.(numberAt(now.body, "percentComplete") ?? 0);
-        switch (textAt(now.body, "status")?.toLowerCase()) {
-          case "succeeded":
-            return true;
-          case "failed":
-          case "canceled":
-            throw failed(call, now.body);
-          default:
-            return again;
+        const properties = recordOf((await get(call, id))["properties"]);
+        const state = textAt(properties, "provisioningState") ?? "";
+        const problem = recordOf(properties["copyCompletionError"]);
+        if (/^(failed|canceled)$/i.test(state) || textAt(problem, "errorCode") !== null) {
+          const told = [`its state is ${state}`, textAt(problem, "errorMessage")];
+          throw new SnapshotError(
+            "failed",
+            `Cannot ${call.action}: ${told.filter(Boolean).join(", ")}`,
+          );
         }
-      }, { pauses, signal: call.signal });
+        // Snapshots of Ultra and Premium v2 disks are filled in the background.
+        const percent = numberAt(properties, "completionPercent") ?? 100;
+        onProgress?.(percent);
+        return /^succeeded$/i.test(state) && percent >= 100 || undefined;
+      }, { pauses, signal: call.signal, limit: call.limit });
     },
     close: () => handler.destroy(),
   };
@@ -152,10 +191,10 @@ function failed(call: Call, body: JsonRecord): SnapshotError {
   });
 }
 
-/** The token goes nowhere else. */
-function ownUrl(endpoint: string, url: string | undefined): string | undefined {
-  if (url === undefined || !URL.canParse(url)) return undefined;
-  return new URL(url).origin === new URL(endpoint).origin ? url : undefined;
+/** The path of an address that Azure tells, at the endpoint that we use: our token goes nowhere else. */
+function ours(endpoint: string, address: string): string {
+  const { pathname, search } = new URL(address, endpoint);
+  return `${endpoint}${pathname}${search}`;
 }
 
 /** Ours: an address of the resource manager that no cloud of Azure's has, such as a private link or Azure Stack. */

@@ -3,14 +3,13 @@ import type { Cancellable } from "../../object_store.ts";
 import {
   type AttachedDisk,
   type Identifiers,
-  type Instance,
   SnapshotError,
   type SnapshotProvider,
   type SnapshotRequest,
   type TakeOptions,
 } from "../provider.ts";
-import { listOf, numberAt, recordOf, textAt } from "../rest.ts";
-import { allSettled, lookUntil } from "../waiting.ts";
+import { isLost, listOf, numberAt, recordOf, textAt } from "../rest.ts";
+import { allSettled, lookUntil, tooLate } from "../waiting.ts";
 import { createGcpDisks } from "./disks.ts";
 import { labelsOf } from "./labels.ts";
 import { type GcpOptions, type GcpSession, openGcpSession } from "./session.ts";
@@ -20,7 +19,9 @@ export interface GcpDisk extends AttachedDisk {
   readonly path: string;
 }
 
-export interface GcpInstance extends Instance {
+export interface GcpInstance {
+  readonly id: string;
+  /** Without the disk that it boots from. */
   readonly disks: readonly GcpDisk[];
   readonly project: string;
   readonly zone: string;
@@ -44,14 +45,25 @@ export async function openGcpSnapshots(options: GcpOptions): Promise<SnapshotPro
   };
   return {
     cloud: "gcp",
-    description: session.description,
     maxNameLength: MAX_NAME,
     info: () => new Map([["project", project]]),
     snapshotId: nameOf,
-    findInstance: (name, callOptions) => findInstance(session, options, name, callOptions),
-    async take(instance, requests, takeOptions) {
-      const known = await findInstance(session, options, instance.id, takeOptions);
-      await takeSnapshots(session, project, known, requests, takeOptions);
+    async findInstance(name, callOptions) {
+      const instance = await findInstance(session, options, name, callOptions);
+      return {
+        id: name,
+        disks: instance.disks,
+        takeSnapshots: (requests, take) => takeSnapshots(session, instance, requests, take),
+        async createDisks(requests, create) {
+          const paths = await createGcpDisks(session, instance, requests, create);
+          const { disks } = await findInstance(session, options, name, create);
+          return paths.map((made) => {
+            const disk = disks.find(({ path }) => path === made);
+            if (disk !== undefined) return disk;
+            throw new SnapshotError("failed", `Google does not show ${made} on ${name}`);
+          });
+        },
+      };
     },
     checkDeletable: () => Promise.resolve(),
     delete: (snapshot, callOptions) => {
@@ -62,16 +74,6 @@ export async function openGcpSnapshots(options: GcpOptions): Promise<SnapshotPro
         nameOf(snapshot) ?? "",
         callOptions,
       );
-    },
-    async createDisks(instance, requests, createOptions) {
-      const known = await findInstance(session, options, instance.id, createOptions);
-      const made = await createGcpDisks(session, known, requests, createOptions);
-      const now = await findInstance(session, options, instance.id, createOptions);
-      return made.map((path) => {
-        const disk = now.disks.find((it) => it.path === path);
-        if (disk !== undefined) return disk;
-        throw new SnapshotError("failed", `Google does not show ${path} on ${instance.id}`);
-      });
     },
     close: () => session.close(),
   };
@@ -129,56 +131,64 @@ async function findInstance(
 
 async function takeSnapshots(
   session: GcpSession,
-  project: string,
   instance: GcpInstance,
   requests: readonly SnapshotRequest[],
   options: TakeOptions,
 ): Promise<void> {
-  const { signal, onWarning } = options;
+  const { signal, onWarning, onProgress } = options;
+  const { project } = instance;
   const scope = `projects/${project}/global`;
   const labels = labelsOf(options.tags, onWarning);
+  const limit = {
+    ms: options.limit.ms,
+    message: tooLate(options.limit, requests.map(({ name }) => name)),
+  };
   const progress = new Map<string, number | null>(requests.map(({ name }) => [name, null]));
-  const tell = () =>
-    options.onProgress([...progress].map(([name, percent]) => ({ name, percent })));
+  const tell = (name: string, percent: number) => {
+    progress.set(name, percent);
+    onProgress([...progress].map(([name, percent]) => ({ name, percent })));
+  };
   const begun = await allSettled(requests, async ({ disk, name }) => {
-    const source = instance.disks.find(({ id }) => id === disk.id)?.path;
-    if (source === undefined) {
-      throw new SnapshotError(
-        "failed",
-        `Disk ${disk.id} was detached from ${instance.id} meanwhile`,
-      );
+    const source = instance.disks.find(({ id }) => id === disk.id);
+    if (source === undefined) throw new SnapshotError("failed", `No disk ${disk.id}`);
+    const known = () => options.onCreated(disk, identifiersOf(source, name, project));
+    const call = { action: `create snapshot ${name} of disk ${disk.id}`, signal };
+    const body = { name, sourceDisk: source.path, description: options.description };
+    const insert = (body: unknown) =>
+      session.begin({ ...call, whole: true }, "POST", `${scope}/snapshots`, {}, body);
+    try {
+      const operation = labels === undefined
+        ? await insert(body)
+        : await insert({ ...body, labels }).catch((error: unknown) => {
+          // Barman sets no labels, so that credentials that were made for it may not.
+          if (!(error instanceof SnapshotError) || error.kind !== "denied") throw error;
+          onWarning(`${error.message}; trying without labels`);
+          return insert(body);
+        });
+      known();
+      return { call, name, operation };
+    } catch (error) {
+      // The name is enough to delete it by.
+      if (isLost(error)) known();
+      throw error;
     }
-    signal.throwIfAborted();
-    // The name is enough to delete it by, whatever the answer will be.
-    options.onCreated(
-      disk,
-      new Map([
-        ["device_name", String(disk.identifiers.get("device_name"))],
-        ["snapshot_name", name],
-        ["snapshot_project", project],
-      ]),
-    );
-    const action = `create snapshot ${name} of disk ${disk.id}`;
-    // Not with the signal: what is under way could not be found and deleted yet.
-    const operation = await session.begin({ action }, "POST", `${scope}/snapshots`, {}, {
-      name,
-      sourceDisk: source,
-      description: options.description,
-      ...(labels === undefined ? {} : { labels }),
-    });
-    return { action, name, operation };
   });
-  await allSettled(begun, async ({ action, name, operation }) => {
-    await session.finish({ action, signal }, scope, operation, {
+  await allSettled(begun, async ({ call, name, operation }) => {
+    await session.finish(call, scope, operation, {
       onWarning,
-      onProgress: (percent) => {
-        progress.set(name, Math.min(99, percent));
-        tell();
-      },
+      onProgress: (percent) => tell(name, Math.min(99, percent)),
+      limit,
     });
-    progress.set(name, 100);
-    tell();
+    tell(name, 100);
   });
+}
+
+function identifiersOf(disk: GcpDisk, name: string, project: string): Identifiers {
+  return new Map([
+    ...disk.identifiers,
+    ["snapshot_name", name],
+    ["snapshot_project", project],
+  ]);
 }
 
 /** So long a snapshot that is still being made is waited for before it can be deleted, in milliseconds. */
@@ -190,12 +200,19 @@ async function deleteSnapshot(
   name: string,
   { signal }: Cancellable,
 ): Promise<boolean> {
+  const limit = {
+    ms: NOT_READY_MS,
+    message: `Snapshot ${name} is in use or still being made: try again later`,
+  };
   const call = { action: `delete snapshot ${name}`, signal };
   const path = `projects/${project}/global/snapshots/${encodeURIComponent(name)}`;
   const result = await lookUntil<{ readonly found: boolean }>(async () => {
     try {
       const operation = await session.begin(call, "DELETE", path, {});
-      await session.finish(call, `projects/${project}/global`, operation, { onWarning: () => {} });
+      await session.finish(call, `projects/${project}/global`, operation, {
+        onWarning: () => {},
+        limit,
+      });
       return { found: true };
     } catch (error) {
       if (!(error instanceof SnapshotError)) throw error;
@@ -205,11 +222,7 @@ async function deleteSnapshot(
       if (!/NotReady|InUse|NOT_READY|IN_USE/.test(error.code ?? "")) throw error;
       return undefined;
     }
-  }, {
-    pauses: session.pauses,
-    signal,
-    limit: { ms: NOT_READY_MS, message: `Snapshot ${name} is still being made: try again later` },
-  });
+  }, { pauses: session.pauses, signal, limit });
   return result.found;
 }
 

@@ -27,8 +27,15 @@ export interface GcpOptions {
   readonly pauses?: Pauses | undefined;
 }
 
+/** What to do while an operation goes on, and how long it may. */
+export interface Watch {
+  readonly onProgress?: ((percent: number) => void) | undefined;
+  readonly onWarning: (message: string) => void;
+  /** Milliseconds, and what to say then. */
+  readonly limit: { readonly ms: number; readonly message: string };
+}
+
 export interface GcpSession {
-  readonly description: string;
   readonly pauses: Pauses;
   /** @param path below the API's version: `projects/p/zones/z/disks/d` */
   get(call: Call, path: string): Promise<JsonRecord>;
@@ -45,15 +52,7 @@ export interface GcpSession {
    * @param scope where it is: `projects/p/global` or `projects/p/zones/z`
    * @throws {SnapshotError} kind `failed` with the operation's error
    */
-  finish(
-    call: Call,
-    scope: string,
-    operation: JsonRecord,
-    watch: {
-      readonly onProgress?: ((percent: number) => void) | undefined;
-      readonly onWarning: (message: string) => void;
-    },
-  ): Promise<void>;
+  finish(call: Call, scope: string, operation: JsonRecord, watch: Watch): Promise<void>;
   close(): void;
 }
 
@@ -90,7 +89,6 @@ export async function openGcpSession(options: GcpOptions): Promise<GcpSession> {
   const get = async (call: Call, path: string) =>
     (await client.send(call, { method: "GET", url: `${endpoint}/${path}` })).body;
   return {
-    description: `Compute Engine, project ${options.project}`,
     pauses,
     get,
     async begin(call, method, path, query, body) {
@@ -100,7 +98,7 @@ export async function openGcpSession(options: GcpOptions): Promise<GcpSession> {
       url.searchParams.set("requestId", randomUUID());
       return (await client.send(call, { method, url: url.href, body })).body;
     },
-    async finish(call, scope, operation, { onProgress, onWarning }) {
+    async finish(call, scope, operation, { onProgress, onWarning, limit }) {
       const name = textAt(operation, "name");
       let latest = operation;
       await lookUntil(async () => {
@@ -108,7 +106,7 @@ export async function openGcpSession(options: GcpOptions): Promise<GcpSession> {
         onProgress?.(numberAt(latest, "progress") ?? 0);
         latest = await get(call, `${scope}/operations/${name}`);
         return textAt(latest, "status") === "DONE" || undefined;
-      }, { pauses, signal: call.signal });
+      }, { pauses, signal: call.signal, limit });
       for (const warning of listOf(latest["warnings"]).map(recordOf)) {
         onWarning(`Google says of "${call.action}": ${describe(warning)}`);
       }
