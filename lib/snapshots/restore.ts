@@ -232,9 +232,10 @@ export async function createVolumes(
   for (const [i, { record, snapshot }] of records.entries()) {
     const disk = disks[i];
     if (disk === undefined) continue;
-    while (!(await isPresent(host, disk.location)) && performance.now() < deadline) {
-      await sleep(LOOK_MS, signal);
-    }
+    // A signal comes too late now: what was made must be told.
+    while (
+      !(await isPresent(host, disk.location)) && performance.now() < deadline && !signal.aborted
+    ) await sleep(LOOK_MS, undefined);
     const device = await deviceOf(host, disk.location);
     if (!(await isPresent(host, disk.location))) {
       log.warning(

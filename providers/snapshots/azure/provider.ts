@@ -58,7 +58,8 @@ export async function openAzureSnapshots(options: AzureOptions): Promise<Snapsho
         takeSnapshots: (requests, take) => takeSnapshots(session, instance, requests, take),
         async createDisks(requests, create) {
           const names = await createAzureDisks(session, options, instance, requests, create);
-          const { disks } = await findInstance(session, name, create);
+          // It is done: the signal comes too late.
+          const { disks } = await findInstance(session, name, {});
           return names.map((made) => {
             const disk = disks.find(({ id }) => id.toLowerCase() === made.toLowerCase());
             if (disk !== undefined) return disk;

@@ -56,7 +56,8 @@ export async function openGcpSnapshots(options: GcpOptions): Promise<SnapshotPro
         takeSnapshots: (requests, take) => takeSnapshots(session, instance, requests, take),
         async createDisks(requests, create) {
           const paths = await createGcpDisks(session, instance, requests, create);
-          const { disks } = await findInstance(session, options, name, create);
+          // It is done: the signal comes too late.
+          const { disks } = await findInstance(session, options, name, {});
           return paths.map((made) => {
             const disk = disks.find(({ path }) => path === made);
             if (disk !== undefined) return disk;
