@@ -138,7 +138,7 @@ async function ec2Device(
 ): Promise<string> {
   const blocks = await readdir(join(host.sys, "block")).catch(absent) ?? [];
   const serial = volumeId.replaceAll("-", "");
-  for (const block of blocks.filter((name) => name.startsWith("nvme"))) {
+  for (const block of blocks.filter((name) => /^nvme\d+n\d+$/.test(name))) {
     const text = await readFile(join(host.sys, "block", block, "device/serial"), "utf8")
       .catch(absent);
     if (text?.trim() === serial) return `/dev/${block}`;

@@ -200,7 +200,7 @@ export interface CreatedDisk {
 }
 
 /** So long the kernel may take to show a disk that was attached, in milliseconds. */
-const PRESENT_MS = 30_000;
+const PRESENT_MS = 15_000;
 const LOOK_MS = 500;
 
 /**

@@ -66,6 +66,8 @@ export interface Ec2Fake extends AsyncDisposable {
   readonly denied: Set<string>;
   /** For each action what happens to its next calls. */
   readonly mishaps: Map<string, Mishap[]>;
+  /** For each action what is waited for before it is answered. */
+  readonly hooks: Map<string, () => Promise<void>>;
   /** Instances and volumes in a page; a thousand when not set. */
   pageSize: number;
   /** So many calls about a new snapshot or volume don't know it yet. */
@@ -103,6 +105,7 @@ export async function startEc2Fake(): Promise<Ec2Fake> {
     broken: new Set(),
     denied: new Set(),
     mishaps: new Map(),
+    hooks: new Map(),
     pageSize: 1000,
     youngFor: 0,
     addInstance(given = {}) {
@@ -178,6 +181,7 @@ async function serve(
     throw new Refused("InvalidAction", `The action ${action} is not valid for this web service.`);
   }
   const result = handler(fake, params);
+  await fake.hooks.get(action)?.();
   if (mishap === "lost") return void response.destroy();
   const body = `<?xml version="1.0" encoding="UTF-8"?>\n<${action}Response ` +
     `xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>${crypto.randomUUID()}` +

@@ -18,7 +18,7 @@ import { type S3ForTests, startS3ForTests } from "../../scripts/servers/s3_for_t
 export type StoreKind = "file" | "s3";
 
 export interface TestStore extends AsyncDisposable {
-  readonly kind: StoreKind;
+  readonly kind: StoreKind | "azure" | "gcs";
   readonly url: string;
   /** Options that the executable needs for it. */
   readonly options: readonly string[];
