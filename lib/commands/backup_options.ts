@@ -104,7 +104,7 @@ export const BACKUP_OPTIONS = [
     "snapshotTimeout",
     ["--snapshot-timeout"],
     "seconds to wait until snapshots are complete (default: 86400; on AWS --aws-await-snapshots-timeout)",
-    { parse: integer("number of seconds", 1, MAX_TIMEOUT), metavar: "SECONDS" },
+    { parse: integer("number of seconds", 1, MAX_TIMEOUT), metavar: "SECONDS", ours: true },
   ),
   value("awsRegion", ["--aws-region"], "region of the instance and its disks", { section: "s3" }),
   valueWithDefault(
