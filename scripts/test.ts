@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 import { stop as stopEsbuild } from "esbuild";
 import { ensureExecutable } from "./compile.ts";
 import { ensureDebianPackages } from "./servers/debian_packages.ts";
-import { ensureBarman } from "./servers/barman.ts";
+import { ensureBarman, versionOf } from "./servers/barman.ts";
 import { startAzuriteForTests } from "./servers/azurite.ts";
 import { ensureFakeGcsServer, FAKE_GCS_SERVER_MISSING } from "./servers/fake_gcs_server.ts";
 import { startS3ForTests } from "./servers/s3_for_tests.ts";
@@ -39,6 +39,9 @@ env["BARMAN_CLOUD_EXECUTABLE"] = await ensureExecutable();
 await stopEsbuild();
 
 const barman = await ensureBarman(tell);
+for (const directory of [barman.newest, barman.packaged]) {
+  if (directory !== null) tell(`comparing with ${await versionOf(directory)} in ${directory}`);
+}
 if (barman.newest !== null) {
   env["BARMAN_NEWEST"] = barman.newest;
   // Its Python has the reference implementation of snappy.

@@ -118,13 +118,32 @@ export async function archiveWal(
       return { outcome: "stored", key, size: file.size, storedSize };
     } catch (error) {
       if (error instanceof FoundCopies) return await useCopies(store, plan, error.keys, options);
-      if (!plan.overwrite && isStoreError(error, "exists")) {
+      if (!plan.overwrite && await isThere(store, key, error, signal)) {
         return await useCopies(store, plan, [key], options);
       }
       throw error;
     }
   } finally {
     await file.close();
+  }
+}
+
+/** Was a put refused because of an object that is there? */
+async function isThere(
+  store: ObjectStore,
+  key: string,
+  refusal: unknown,
+  signal: AbortSignal | undefined,
+): Promise<boolean> {
+  if (isStoreError(refusal, "exists")) return true;
+  // Where replacing takes another permission than creating, as at Google, that may be asked for before the condition.
+  if (!isStoreError(refusal, "denied")) return false;
+  try {
+    await store.head(key, { signal });
+    return true;
+  } catch (error) {
+    if (!isStoreError(error)) throw error;
+    return false;
   }
 }
 

@@ -5,7 +5,7 @@
 import { access } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { installPythonPackages, newestPython } from "./python_packages.ts";
+import { installPythonPackages, newestPython, outputOf } from "./python_packages.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const RELEASE = "barman[cloud,azure,google]>=3.19";
@@ -37,6 +37,12 @@ export async function ensureBarman(tell: (text: string) => void): Promise<Barman
     }
   }
   return { newest, packaged };
+}
+
+/** What the commands in a directory say that they are. */
+export async function versionOf(directory: string): Promise<string> {
+  return await outputOf(join(directory, "barman-cloud-backup"), ["--version"]) ??
+    "a Barman that does not run";
 }
 
 async function exists(path: string): Promise<boolean> {

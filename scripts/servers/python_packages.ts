@@ -23,7 +23,7 @@ export async function newestPython(): Promise<{ program: string; version: string
 }
 
 /** @returns null when there is no such program or it fails */
-async function outputOf(program: string, args: string[]): Promise<string | null> {
+export async function outputOf(program: string, args: string[]): Promise<string | null> {
   const signal = AbortSignal.timeout(30_000);
   try {
     const command = new Deno.Command(program, { args, stdin: "null", stderr: "null", signal });

@@ -8,11 +8,9 @@ import {
   startGcsFakeForTests,
 } from "../../scripts/servers/fake_gcs_server.ts";
 import { startS3ForTests } from "../../scripts/servers/s3_for_tests.ts";
-import { faults, type FaultyServer } from "./faults.ts";
+import { faults, type FaultyServer, READ_TIMEOUT } from "./faults.ts";
 
 /** Seconds: more than a busy machine stands still, and no longer than five attempts can be waited for. */
-const READ_TIMEOUT = 2;
-
 // Each says itself, loudly, why there is none and what would enable it.
 const s3 = await startS3ForTests();
 const azure = await startAzuriteForTests();

@@ -1,6 +1,14 @@
 import assert from "node:assert/strict";
-import { mkdirSync, readdirSync, readFileSync, readlinkSync, statSync, symlinkSync } from "node:fs";
-import { lstatSync } from "node:fs";
+import {
+  chmodSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  symlinkSync,
+} from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -101,6 +109,8 @@ Deno.test("unpack: files, directories and links with their modes and times", () 
     assert.equal(readlinkSync(join(target, "soft")), "/etc/absolute");
     assert.equal(statSync(join(target, "hard")).ino, statSync(join(target, "PG_VERSION")).ino);
     assert.deepEqual(warnings, []);
+    // Who is not root could not remove what is in it.
+    chmodSync(join(target, "ro"), 0o700);
   }));
 
 Deno.test("unpack: a member that comes twice: the last one counts", () =>

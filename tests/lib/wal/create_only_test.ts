@@ -274,6 +274,18 @@ Deno.test("create-only: who may only write is let in, with a warning, and replac
   });
 });
 
+Deno.test("create-only: who may create but not replace may send a segment twice", () =>
+  withStore((real) => ({
+    async put(key, body, options = {}) {
+      if (await isThere(real, key)) throw new StoreError("denied", `May not replace ${key}`);
+      await real.put(key, body, options);
+    },
+  }), async ({ archive }) => {
+    assert.equal((await archive(SEGMENT, walSegment(SEGMENT))).outcome, "stored");
+    assert.equal((await archive(SEGMENT, walSegment(SEGMENT))).outcome, "already-there");
+    await assert.rejects(archive(SEGMENT, walSegment(SEGMENT, { seed: 2 })), WalConflictError);
+  }));
+
 Deno.test("create-only: a damaged object is not replaced either", () =>
   withStore(() => ({}), async ({ store, archive }) => {
     await store.put(`${KEY}.gz`, text("no gzip at all"));
