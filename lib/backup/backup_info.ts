@@ -137,6 +137,9 @@ export function newBackupInfo(known: Partial<BackupInfo> = {}): BackupInfo {
   };
 }
 
+/** Barman's versions differ by a handful. */
+const MOST_UNKNOWN_FIELDS = 1000;
+
 /**
  * Read a backup.info of any Barman version. Fields that are missing are null (status `EMPTY`, segment size
  * 16 MiB); of a repeated field the last one counts; unknown ones are set aside instead of ending the
@@ -146,17 +149,27 @@ export function newBackupInfo(known: Partial<BackupInfo> = {}): BackupInfo {
 export function parseBackupInfo(text: string): BackupInfo {
   const known: Partial<Record<FieldKey, unknown>> = {};
   const unknownFields = new Map<string, string>();
-  for (const [index, line] of text.split("\n").entries()) {
+  let number = 0;
+  // One line at a time: a hostile file is nothing but lines.
+  for (let at = 0; at <= text.length;) {
+    const lineEnd = text.indexOf("\n", at);
+    const line = text.slice(at, lineEnd < 0 ? text.length : lineEnd);
+    at += line.length + 1;
+    number++;
     if (line.startsWith("#") || strip(line) === "") continue;
     const equals = line.indexOf("=");
     if (equals < 0) {
-      throw new MalformedBackupInfo(`Line ${index + 1} is not of the form name=value`);
+      throw new MalformedBackupInfo(`Line ${number} is not of the form name=value`);
     }
     const name = strip(line.slice(0, equals));
     const value = strip(line.slice(equals + 1));
     const field = FIELDS_BY_NAME.get(name);
-    if (field === undefined) unknownFields.set(name, value);
-    else if (value !== "None") known[field.key] = readField(field, value);
+    if (field === undefined) {
+      unknownFields.set(name, value);
+      if (unknownFields.size > MOST_UNKNOWN_FIELDS) {
+        throw new MalformedBackupInfo(`more than ${MOST_UNKNOWN_FIELDS} fields are unknown`);
+      }
+    } else if (value !== "None") known[field.key] = readField(field, value);
     // Back to null, or to the default: a later `None` replaces an earlier value.
     else delete known[field.key];
   }

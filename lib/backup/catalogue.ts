@@ -57,7 +57,9 @@ export class UnreadableBackupInfo extends Error {
 const ARCHIVED_CODES: readonly string[] = ["InvalidObjectState", "BlobArchived"];
 
 /** Real ones have a few KiB; thousands of tablespaces make a megabyte. */
-const MAX_INFO_SIZE = 16 * 1024 * 1024;
+const MAX_INFO_SIZE = 4 * 1024 * 1024;
+/** All that are held at the same time: some thirty thousand backups. */
+const MAX_CATALOGUE_SIZE = 128 * 1024 * 1024;
 
 /** Requests at once. Each holds one small object. */
 export const CATALOGUE_CONCURRENCY = 16;
@@ -89,11 +91,12 @@ export async function loadBackups(
   options: Cancellable = {},
 ): Promise<Catalogue> {
   const sorted = [...ids].sort();
+  const room: Room = { left: MAX_CATALOGUE_SIZE };
   const backups: CatalogueEntry[] = [];
   const unreadable: UnreadableBackup[] = [];
   const results = await mapInParallel(sorted, CATALOGUE_CONCURRENCY, async (id) => {
     try {
-      return await loadBackupInfo(store, layout, id, options);
+      return await loadBackupInfo(store, layout, id, options, room);
     } catch (error) {
       if (error instanceof UnreadableBackupInfo && error.permanent) return error;
       throw error;
@@ -107,6 +110,11 @@ export async function loadBackups(
   return { backups, unreadable };
 }
 
+/** What a catalogue may still take. Characters. */
+interface Room {
+  left: number;
+}
+
 /**
  * Read one backup.info.
  * @returns null when there is none
@@ -117,11 +125,17 @@ export async function loadBackupInfo(
   layout: ServerLayout,
   id: string,
   options: Cancellable = {},
+  room: Room = { left: MAX_INFO_SIZE },
 ): Promise<BackupInfo | null> {
   try {
-    return parseBackupInfo(
-      await readText(store, layout.backupInfo(id), MAX_INFO_SIZE, options),
-    );
+    const text = await readText(store, layout.backupInfo(id), MAX_INFO_SIZE, options);
+    room.left -= text.length;
+    if (room.left < 0) {
+      throw new NotText(
+        `with it the catalogue has more than the ${MAX_CATALOGUE_SIZE} bytes that are allowed`,
+      );
+    }
+    return parseBackupInfo(text);
   } catch (error) {
     if (isStoreError(error, "not-found")) return null;
     // The others tell about the store as a whole and name no backup.

@@ -34,13 +34,15 @@ export class PyTuple {
   }
 }
 
-/** A text that is no Python literal, or one that nests too deep. */
+/** A text that is no Python literal, or one that nests too deep or holds too many values. */
 export class MalformedLiteral extends Error {
   override readonly name = "MalformedLiteral";
 }
 
 /** Real values nest 4 deep; Python's own parser ends at 200. */
 const MAX_DEPTH = 100;
+/** A cluster of ten thousand tablespaces has some fifty thousand values; each takes about a hundred bytes. */
+const MAX_VALUES = 250_000;
 
 /**
  * Read one literal: `None`, booleans, decimal integers, floats, strings, lists, tuples, dicts.
@@ -163,6 +165,7 @@ const PLAIN = /[^'"\\\n]*/y;
 class Reader {
   readonly #text: string;
   #at = 0;
+  #values = 0;
 
   constructor(text: string) {
     this.#text = text;
@@ -170,6 +173,7 @@ class Reader {
 
   value(depth: number): PyValue {
     if (depth > MAX_DEPTH) throw this.#error("nests too deep");
+    if (++this.#values > MAX_VALUES) throw this.#error("holds too many values");
     this.#match(BLANKS);
     const char = this.#peek();
     switch (char) {

@@ -12,13 +12,16 @@ export function fsPath(path: string): string | Buffer {
   return hasEscapedBytes(path) ? Buffer.from(encodeName(path)) : path;
 }
 
-/** For messages: odd bytes as `\xNN`. */
+/** For messages: odd bytes as `\xNN`, and not longer than a path can be. */
 export function displayPath(path: string): string {
-  return path.replace(
+  const shown = path.length > LONGEST_SHOWN ? `${path.slice(0, LONGEST_SHOWN)}…` : path;
+  return shown.replace(
     /[\udc80-\udcff]/gu,
     (char) => `\\x${(char.charCodeAt(0) - 0xdc00).toString(16)}`,
   );
 }
+
+const LONGEST_SHOWN = 4096;
 
 /** `kind` is undefined when the file system does not tell; then ask `lstat`. */
 export interface DirectoryEntry {

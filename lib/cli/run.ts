@@ -4,7 +4,7 @@ import { basename } from "node:path";
 import type { Command, CommandContext } from "./command.ts";
 import { type CommandEntry, COMMANDS } from "./commands.ts";
 import { CommandError, EXIT, type ExitCode, InterruptedError } from "./exit_codes.ts";
-import { createLogger, type Logger, thresholdOf } from "./log.ts";
+import { createLogger, type Logger, printable, thresholdOf } from "./log.ts";
 import type { ParseResult } from "./parser.ts";
 import { quickParse } from "./quick_parse.ts";
 import { redactor } from "./redact.ts";
@@ -26,14 +26,15 @@ export async function run(invocation: Invocation): Promise<ExitCode> {
     return await runChosen(invocation);
   } catch (error) {
     // Left to the runtime the code would be 1, which for wal-restore means "not in the archive".
-    writeAll(2, `${PROGRAM}: error: ${error instanceof Error ? error.message : error}\n`);
+    const message = error instanceof Error ? error.message : String(error);
+    writeAll(2, `${PROGRAM}: error: ${printable(redactor(invocation.env)(message))}\n`);
     return EXIT.generalError;
   }
 }
 
 async function runChosen(invocation: Invocation): Promise<ExitCode> {
   const { entry, program, words } = choose(invocation);
-  if (entry === undefined) return withoutCommand(words);
+  if (entry === undefined) return withoutCommand(words, invocation.env);
   // Callers ask for the version often; answered here, before the parser is loaded, it takes half the time.
   if (words[0] === "-V" || words[0] === "--version") {
     writeAll(1, `${PROGRAM}-${entry.name} ${COMPATIBILITY_VERSION}\n`);
@@ -66,7 +67,7 @@ function choose(
     : { entry, program: `${PROGRAM} ${entry.name}`, words: rest };
 }
 
-function withoutCommand(words: readonly string[]): ExitCode {
+function withoutCommand(words: readonly string[], env: Invocation["env"]): ExitCode {
   const [first] = words;
   switch (first) {
     case "-V":
@@ -83,7 +84,8 @@ function withoutCommand(words: readonly string[]): ExitCode {
     default:
       writeAll(
         2,
-        `usage: ${PROGRAM} COMMAND …\n${PROGRAM}: error: there is no command '${first}' ` +
+        `usage: ${PROGRAM} COMMAND …\n${PROGRAM}: error: there is no command ` +
+          `'${printable(redactor(env)(first))}' ` +
           `(${COMMANDS.map((entry) => entry.name).join(", ")})\n`,
       );
       return EXIT.usage;
@@ -116,7 +118,8 @@ export async function runCommand(
   const parsed = await parse(command, words, program, env);
   if (parsed.kind === "exit") {
     writeAll(1, parsed.stdout);
-    writeAll(2, parsed.stderr);
+    // It repeats words of the command line.
+    writeAll(2, printable(redactor(env)(parsed.stderr), true));
     return parsed.code;
   }
   const log = createLogger({

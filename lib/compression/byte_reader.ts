@@ -129,6 +129,27 @@ export function breathe(signal: AbortSignal | undefined): Promise<void> {
   });
 }
 
+/** Breathes after so much work, which many small pieces add up to as well. */
+export interface Pace {
+  /** @param bytes of work that were done */
+  done(bytes: number): Promise<void>;
+}
+
+/** Bytes of output: some ten milliseconds of the slowest decoders. */
+const BREATH = 256 * 1024;
+
+export function createPace(signal: AbortSignal | undefined): Pace {
+  let work = 0;
+  return {
+    async done(bytes) {
+      work += bytes;
+      if (work < BREATH) return;
+      work = 0;
+      await breathe(signal);
+    },
+  };
+}
+
 export function concat(pieces: readonly Uint8Array[]): Uint8Array {
   const whole = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
   let at = 0;

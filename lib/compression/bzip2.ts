@@ -1,4 +1,4 @@
-import { abortable, breathe, ByteReader, concat, CUT_OFF } from "./byte_reader.ts";
+import { abortable, ByteReader, concat, createPace, CUT_OFF, type Pace } from "./byte_reader.ts";
 import { BitReader, BlockError, decodeBzip2Block, type DecodedBlock } from "./bzip2_decoder.ts";
 import { type Bits, BitWriter } from "./bzip2_encoder.ts";
 import { CorruptDataError } from "./corrupt_data_error.ts";
@@ -7,6 +7,8 @@ import type { CodecOptions, DecompressOptions } from "./table.ts";
 
 const BLOCK_UNIT = 100_000;
 const OUTPUT = 128 * 1024;
+/** What a block costs beside its bytes, in bytes. */
+const BLOCK_COST = 4096;
 /** Each takes about 20 MiB for sorting. */
 const MOST_WORKERS = 8;
 
@@ -44,6 +46,9 @@ export async function* decompressBzip2(
   options: DecompressOptions = {},
 ): AsyncGenerator<Uint8Array, void, void> {
   const reader = new ByteReader("bzip2", source, options.signal);
+  const pace = createPace(options.signal);
+  // Of the largest block so far.
+  let links = new Uint32Array(0);
   try {
     let stream = 0;
     do {
@@ -57,7 +62,8 @@ export async function* decompressBzip2(
       if (magic.length < 4) throw corrupt(CUT_OFF);
       if (level < 1 || level > 9) throw corrupt("its block size is not known");
       reader.consume(4);
-      yield* decompressBlocks(reader, level * BLOCK_UNIT, options.signal);
+      if (links.length < level * BLOCK_UNIT) links = new Uint32Array(level * BLOCK_UNIT);
+      yield* decompressBlocks(reader, links.subarray(0, level * BLOCK_UNIT), pace);
       stream++;
     } while (!await reader.atEnd());
   } finally {
@@ -150,9 +156,10 @@ class BitJoiner {
 
 async function* decompressBlocks(
   reader: ByteReader,
-  most: number,
-  signal: AbortSignal | undefined,
+  links: Uint32Array,
+  pace: Pace,
 ): AsyncGenerator<Uint8Array, void, void> {
+  const most = links.length;
   // A block's end is known only when it has been read: have as many bytes as it can take.
   const largest = Math.ceil(most * 20 / 8) + 32 * 1024;
   let offset = 0;
@@ -168,18 +175,18 @@ async function* decompressBlocks(
       return;
     }
     if (magic !== 0x314159265359) throw corrupt("a block does not begin as it should");
-    const block = decoded(bits, most);
+    const block = decoded(bits, links);
     reader.consume(bits.position >>> 3);
     offset = bits.position & 7;
     combined = ((combined << 1) | (combined >>> 31)) ^ crc;
     yield* expand(block, crc);
-    await breathe(signal);
+    await pace.done(block.count + BLOCK_COST);
   }
 }
 
-function decoded(bits: BitReader, most: number): DecodedBlock {
+function decoded(bits: BitReader, links: Uint32Array): DecodedBlock {
   try {
-    return decodeBzip2Block(bits, most);
+    return decodeBzip2Block(bits, links);
   } catch (error) {
     if (error instanceof BlockError) throw corrupt(error.message);
     throw error;

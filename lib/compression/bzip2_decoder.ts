@@ -37,9 +37,10 @@ export interface DecodedBlock {
 /**
  * Reads one block, from behind its magic number and CRC. @throws BlockError if it is damaged
  *
- * @param most bytes that a block of this stream has at most: 100,000 times its level
+ * @param links memory for as many bytes as a block of this stream has at most: 100,000 times its level; it is part of
+ * the result, so the next block may use it only when this one is done with
  */
-export function decodeBzip2Block(bits: BitReader, most: number): DecodedBlock {
+export function decodeBzip2Block(bits: BitReader, links: Uint32Array): DecodedBlock {
   if (bits.take(1) !== 0) throw new BlockError("a block is randomised, which is not supported");
   const origin = bits.take(24);
   const order = readUsed(bits);
@@ -52,7 +53,6 @@ export function decodeBzip2Block(bits: BitReader, most: number): DecodedBlock {
   const codes = Array.from({ length: tables }, () => readCode(bits, alphabet));
   if (bits.exhausted) throw new BlockError("it is cut off");
 
-  const links = new Uint32Array(most);
   const count = readBytes(bits, { links, order, selectors, codes, alphabet, groups });
   if (origin >= count) throw new BlockError("a block's origin is damaged");
   const start = link(links, count, origin);

@@ -43,6 +43,12 @@ export async function* decompressLz4(
   options: DecompressOptions = {},
 ): AsyncGenerator<Uint8Array, void, void> {
   const reader = new ByteReader("lz4", source, options.signal);
+  // Frames may be many and tiny.
+  let memory = new Uint8Array(0);
+  const take = (size: number) => {
+    if (memory.length !== size) memory = new Uint8Array(size);
+    return memory;
+  };
   try {
     let frame = 0;
     do {
@@ -50,7 +56,7 @@ export async function* decompressLz4(
       if (magic >= SKIPPABLE && magic <= SKIPPABLE + 15) {
         await reader.skip(little32(await reader.read(4), 0));
       } else if (magic === MAGIC) {
-        yield* decompressFrame(reader);
+        yield* decompressFrame(reader, take);
       } else {
         throw corrupt(
           frame === 0 ? "it does not begin with an LZ4 frame" : "garbage follows its end",
@@ -86,9 +92,13 @@ interface Frame {
   largestBlock: number;
 }
 
-async function* decompressFrame(reader: ByteReader): AsyncGenerator<Uint8Array, void, void> {
+async function* decompressFrame(
+  reader: ByteReader,
+  take: (size: number) => Uint8Array,
+): AsyncGenerator<Uint8Array, void, void> {
   const frame = await readDescriptor(reader);
-  const buffer = new Uint8Array(HISTORY + Math.max(frame.largestBlock, 512 * 1024));
+  // Matches reach back to what this frame has written, so nothing of another one is seen.
+  const buffer = take(HISTORY + Math.max(frame.largestBlock, 512 * 1024));
   const checksum = new XxHash32();
   let at = 0;
   let size = 0;

@@ -1,6 +1,14 @@
 import { createHash } from "node:crypto";
 import { crc32 } from "node:zlib";
-import { breathe, ByteReader, concat, CUT_OFF, inBlocks } from "./byte_reader.ts";
+import {
+  breathe,
+  ByteReader,
+  concat,
+  createPace,
+  CUT_OFF,
+  inBlocks,
+  type Pace,
+} from "./byte_reader.ts";
 import { Crc64 } from "./checksums.ts";
 import { CorruptDataError } from "./corrupt_data_error.ts";
 import { createLzma2Decoder, type Lzma2Decoder } from "./lzma2_decoder.ts";
@@ -14,6 +22,8 @@ const FOOTER_MAGIC = [0x59, 0x5a];
 const CHECK_CRC64 = 4;
 const LZMA2 = 0x21;
 const OUTPUT = 256 * 1024;
+/** What a block costs beside its bytes, in bytes. */
+const BLOCK_COST = 4096;
 /** Twice what `xz -9` uses. */
 const LARGEST_DICTIONARY = 128 * 1024 * 1024;
 
@@ -66,6 +76,7 @@ export async function* decompressXz(
   options: DecompressOptions = {},
 ): AsyncGenerator<Uint8Array, void, void> {
   const reader = new ByteReader("xz", source, options.signal);
+  const shared: SharedWork = { decoder: undefined, pace: createPace(options.signal) };
   try {
     let stream = 0;
     for (;;) {
@@ -75,7 +86,7 @@ export async function* decompressXz(
           stream === 0 ? "it does not begin with an xz header" : "garbage follows its end",
         );
       }
-      yield* decompressStream(reader, options.signal);
+      yield* decompressStream(reader, shared);
       stream++;
       // Streams may be padded with zeros, by four at a time.
       for (;;) {
@@ -97,6 +108,27 @@ interface BlockRecord {
   size: bigint;
 }
 
+/** What all blocks of a source have in common: clearing the memory of a dictionary takes longer than a small block. */
+interface SharedWork {
+  decoder: { readonly dictionarySize: number; readonly decoder: Lzma2Decoder } | undefined;
+  readonly pace: Pace;
+}
+
+/** The index repeats the sizes of all blocks: what is compared is a digest, since blocks may be many and tiny. */
+class Records {
+  count = 0n;
+  readonly #hash = createHash("sha256");
+
+  add({ unpaddedSize, size }: BlockRecord): void {
+    this.count++;
+    this.#hash.update(`${unpaddedSize} ${size}\n`);
+  }
+
+  digest(): string {
+    return this.#hash.digest("hex");
+  }
+}
+
 function writeBlockHeader(dictionaryBits: number): Uint8Array {
   // One filter, LZMA2, with one byte of properties, which stands for the dictionary's size.
   const header = Uint8Array.of(2, 0, LZMA2, 1, 2 * (dictionaryBits - 12), 0, 0, 0);
@@ -115,7 +147,7 @@ function writeIndex(records: BlockRecord[]): Uint8Array {
 
 async function* decompressStream(
   reader: ByteReader,
-  signal: AbortSignal | undefined,
+  shared: SharedWork,
 ): AsyncGenerator<Uint8Array, void, void> {
   const header = await reader.read(12);
   const flags = header.subarray(6, 8);
@@ -123,11 +155,12 @@ async function* decompressStream(
   const check = flags[1] ?? 0;
   if (flags[0] !== 0 || !(check in CHECK_SIZES)) throw corrupt("its kind of check is not known");
 
-  const records: BlockRecord[] = [];
+  const records = new Records();
   for (;;) {
     const [headerSize = 0] = await reader.read(1);
     if (headerSize === 0) break;
-    records.push(yield* decompressBlock(reader, headerSize, check, signal));
+    records.add(yield* decompressBlock(reader, headerSize, check, shared));
+    await shared.pace.done(BLOCK_COST);
   }
 
   const indexSize = await readIndex(reader, records);
@@ -145,10 +178,15 @@ async function* decompressBlock(
   reader: ByteReader,
   headerSize: number,
   checkKind: number,
-  signal: AbortSignal | undefined,
+  shared: SharedWork,
 ): AsyncGenerator<Uint8Array, BlockRecord, void> {
   const header = await readBlockHeader(reader, headerSize);
-  const decoder = createLzma2Decoder(header.dictionarySize);
+  const { dictionarySize } = header;
+  if (shared.decoder?.dictionarySize !== dictionarySize) {
+    shared.decoder = { dictionarySize, decoder: createLzma2Decoder(dictionarySize) };
+  }
+  // The first chunk has to reset it.
+  const { decoder } = shared.decoder;
   const check = startCheck(checkKind);
   let packed = 0n;
   let size = 0n;
@@ -157,7 +195,7 @@ async function* decompressBlock(
     size += BigInt(content.length);
     check.update(content);
     for (let at = 0; at < content.length; at += OUTPUT) yield content.slice(at, at + OUTPUT);
-    if (content.length > 0) await breathe(signal);
+    await shared.pace.done(content.length);
   }
   if (
     (header.packedSize !== undefined && header.packedSize !== packed) ||
@@ -264,7 +302,7 @@ async function* decompressChunks(
 }
 
 /** Reads the index, whose first byte is read already, and compares it; returns its size. */
-async function readIndex(reader: ByteReader, records: BlockRecord[]): Promise<number> {
+async function readIndex(reader: ByteReader, records: Records): Promise<number> {
   let crc = crc32(Uint8Array.of(0));
   let length = 1;
   const next = async (): Promise<number> => {
@@ -282,12 +320,12 @@ async function readIndex(reader: ByteReader, records: BlockRecord[]): Promise<nu
     }
     throw corrupt("its index is damaged");
   };
-  if (await number() !== BigInt(records.length)) throw corrupt("its index does not match");
-  for (const { unpaddedSize, size } of records) {
-    if (await number() !== unpaddedSize || await number() !== size) {
-      throw corrupt("its index does not match");
-    }
+  if (await number() !== records.count) throw corrupt("its index does not match");
+  const listed = new Records();
+  for (let left = records.count; left > 0n; left--) {
+    listed.add({ unpaddedSize: await number(), size: await number() });
   }
+  if (listed.digest() !== records.digest()) throw corrupt("its index does not match");
   while (length % 4 !== 0) {
     if (await next() !== 0) throw corrupt("its index is damaged");
   }

@@ -1,4 +1,7 @@
-/** The few messages of the server that we look at beside the client library. */
+/**
+ * The messages of the server, looked at before the client library gets them: it trusts every length and every field, so
+ * that something that is no PostgreSQL server could end the process, or keep it busy for ever.
+ */
 
 /** What one needs to cancel a query of a session. */
 export interface BackendKey {
@@ -6,12 +9,33 @@ export interface BackendKey {
   readonly secret: number;
 }
 
-/** What the server says until the session is ready. */
-export interface StartupWatch {
-  /** Takes the bytes that come from the server. */
-  push(bytes: Uint8Array): void;
+export interface ServerWatch {
+  /** Takes the bytes that come from the server. @returns false when they must not be used */
+  push(bytes: Uint8Array): boolean;
   readonly key: BackendKey | undefined;
 }
+
+export interface ServerEvents {
+  /** The server wants a password. */
+  readonly onPasswordAsked: () => void;
+  /** It wants a proof of a kind that we do not have: its name. */
+  readonly onUnknownAuthentication: (method: string) => void;
+  /** What comes is not PostgreSQL's protocol, and why; nothing after it is looked at. */
+  readonly onNonsense: (reason: string) => void;
+}
+
+/** Bytes of all messages from one `ReadyForQuery` to the next. Our largest answer is a list of files. */
+const LARGEST_ANSWER = 256 * 1024 ** 2;
+/** Bytes of a message whose fields are looked at. */
+const LARGEST_INSPECTED = 1024 ** 2;
+/** PostgreSQL's default is 4096; each costs about a microsecond, in which nothing else happens. */
+const MOST_ITERATIONS = 10_000_000;
+
+const HEADER = 5;
+/** Message types of https://www.postgresql.org/docs/current/protocol-message-formats.html that a server sends. */
+const DURING_START = "RSKZENv";
+const KNOWN = `${DURING_START}DdAC123tTnsGHWcIV`;
+const INSPECTED = "RKT";
 
 const asksForPassword = [3, 5, 10];
 const understood = [0, ...asksForPassword, 11, 12];
@@ -22,52 +46,112 @@ const authenticationNames: ReadonlyMap<number, string> = new Map([
   [9, "SSPI"],
 ]);
 
-/**
- * Follows the messages of a session's start.
- *
- * @param onPasswordAsked called when the server wants one
- * @param onUnknownAuthentication called with the name of a method that we do not have
- */
-export function watchStartup(
-  onPasswordAsked: () => void,
-  onUnknownAuthentication: (method: string) => void,
-): StartupWatch {
-  let pending = new Uint8Array(0);
+/** Follows the messages of a session from its start. Bounded memory, whatever comes. */
+export function watchServer(events: ServerEvents): ServerWatch {
+  const header = new Uint8Array(HEADER);
+  let headerFilled = 0;
+  let type = "";
+  /** Bytes of the current message that are still to come. */
+  let missing = 0;
+  let body: Uint8Array | undefined;
+  let answerSize = 0;
   let ready = false;
+  let broken = false;
   let key: BackendKey | undefined;
+
+  const nonsense = (reason: string) => {
+    broken = true;
+    events.onNonsense(reason);
+  };
+
+  const begin = () => {
+    type = String.fromCharCode(header[0] ?? 0);
+    const length = new DataView(header.buffer).getUint32(1);
+    answerSize += length;
+    const inspected = INSPECTED.includes(type);
+    if (!(ready ? KNOWN : DURING_START).includes(type)) return nonsense("an unknown message");
+    if (length < 4) return nonsense("a message without a length");
+    if (answerSize > LARGEST_ANSWER || (inspected && length > LARGEST_INSPECTED)) {
+      return nonsense("a message that is far too long");
+    }
+    missing = length - 4;
+    body = inspected ? new Uint8Array(missing) : undefined;
+  };
+
+  const end = () => {
+    headerFilled = 0;
+    if (type === "Z") {
+      ready = true;
+      answerSize = 0;
+    }
+    if (body === undefined) return;
+    const view = new DataView(body.buffer);
+    if (type === "T") {
+      if (!isRowDescription(body)) nonsense("a damaged description of rows");
+    } else if (type === "K") {
+      if (body.length < 8) return nonsense("a damaged key");
+      key = { processId: view.getUint32(0), secret: view.getUint32(4) };
+    } else if (type === "R") {
+      if (body.length < 4) return nonsense("a damaged request for a password");
+      const method = view.getUint32(0);
+      if (method === 5 && body.length < 8) return nonsense("a damaged request for a password");
+      if (method === 11) {
+        const problem = challengeProblem(new TextDecoder().decode(body.subarray(4)));
+        if (problem !== undefined) return nonsense(problem);
+      }
+      if (asksForPassword.includes(method)) events.onPasswordAsked();
+      else if (!understood.includes(method)) {
+        events.onUnknownAuthentication(authenticationNames.get(method) ?? `number ${method}`);
+      }
+    }
+  };
+
   return {
     get key() {
       return key;
     },
     push(bytes) {
-      if (ready) return;
-      const joined = new Uint8Array(pending.length + bytes.length);
-      joined.set(pending);
-      joined.set(bytes, pending.length);
-      pending = joined;
-      for (;;) {
-        if (pending.length < 5) return;
-        const view = new DataView(pending.buffer, pending.byteOffset, pending.byteLength);
-        const length = 1 + view.getUint32(1);
-        if (pending.length < length) return;
-        const type = String.fromCharCode(view.getUint8(0));
-        if (type === "R") {
-          const method = view.getUint32(5);
-          if (asksForPassword.includes(method)) onPasswordAsked();
-          else if (!understood.includes(method)) {
-            onUnknownAuthentication(authenticationNames.get(method) ?? `number ${method}`);
-          }
-        } else if (type === "K") {
-          key = { processId: view.getUint32(5), secret: view.getUint32(9) };
-        } else if (type === "Z") {
-          ready = true;
-          pending = new Uint8Array(0);
-          return;
+      for (let at = 0; at < bytes.length && !broken;) {
+        if (headerFilled < HEADER) {
+          const part = bytes.subarray(at, at + HEADER - headerFilled);
+          header.set(part, headerFilled);
+          headerFilled += part.length;
+          at += part.length;
+          if (headerFilled < HEADER) break;
+          begin();
+        } else {
+          const part = bytes.subarray(at, at + missing);
+          body?.set(part, body.length - missing);
+          missing -= part.length;
+          at += part.length;
         }
-        pending = pending.subarray(length);
+        if (!broken && missing === 0) end();
       }
+      return !broken;
     },
   };
+}
+
+/** Names that end, and 18 bytes behind each, as many as it says. */
+function isRowDescription(body: Uint8Array): boolean {
+  if (body.length < 2) return false;
+  const count = new DataView(body.buffer).getUint16(0);
+  let at = 2;
+  for (let i = 0; i < count; i++) {
+    const nameEnd = body.indexOf(0, at);
+    if (nameEnd < 0) return false;
+    at = nameEnd + 19;
+  }
+  return at === body.length;
+}
+
+/** What is wrong with the server's first message of SCRAM (RFC 5802). */
+function challengeProblem(text: string): string | undefined {
+  const iterations = /^r=[^,]+,s=[A-Za-z0-9+/]+=*,i=([1-9]\d*)(?:,.*)?$/s.exec(text)?.[1];
+  if (iterations === undefined) return "a damaged request for a password";
+  return Number(iterations) <= MOST_ITERATIONS
+    ? undefined
+    : `a password check of ${iterations.slice(0, 20)} rounds, which is to waste time`;
 }
 
 /** The request to cancel what a session is doing; sent on a connection of its own. */

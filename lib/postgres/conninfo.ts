@@ -7,6 +7,7 @@ import {
   isConnectionUri,
   parseConninfo,
   quoteConninfoValue,
+  shownWord,
 } from "./conninfo_text.ts";
 import { environmentVariables, knownKeywords } from "./conninfo_keywords.ts";
 import { statOptional } from "./optional_file.ts";
@@ -168,7 +169,7 @@ export function resolveConnection(text: string, env: Environment): ConnectionPar
 function allWords(explicit: ConninfoWords, env: Environment, home: string): ConninfoWords {
   for (const keyword of explicit.keys()) {
     if (!knownKeywords.has(keyword)) {
-      throw new ConninfoError(`Invalid connection option "${keyword}"`);
+      throw new ConninfoError(`Invalid connection option ${shownWord(keyword)}`);
     }
   }
   const words: ConninfoWords = new Map(explicit);
@@ -252,7 +253,11 @@ function presentSockets(port: number): readonly string[] {
 function portNumber(text: string): number {
   if (text === "") return defaultPort;
   const port = /^[0-9]{1,5}$/.test(text) ? Number(text) : 0;
-  if (port < 1 || port > 65535) throw new ConninfoError(`Invalid port number "${text}"`);
+  if (port < 1 || port > 65535) {
+    // Behind a password with a slash in it, not encoded, stands its first half here.
+    const shown = /^\d{1,20}$/.test(text) ? ` "${text}"` : "";
+    throw new ConninfoError(`Invalid port number${shown}: it must be 1 to 65535`);
+  }
   return port;
 }
 

@@ -45,7 +45,12 @@ function parsePairs(text: string): ConninfoWords {
     const keyword = text.slice(start, at);
     skipBlanks();
     if (text.charAt(at) !== "=") {
-      throw new ConninfoError(`Invalid connection string: missing "=" after "${keyword}"`);
+      throw new ConninfoError(
+        words.has("password") || words.has("sslpassword")
+          // A password with a blank in it, without quotes: the word may be its second half.
+          ? 'Invalid connection string: missing "=" after a word behind a password (quotes around it?)'
+          : `Invalid connection string: missing "=" after ${shownWord(keyword)}`,
+      );
     }
     at++;
     skipBlanks();
@@ -56,7 +61,7 @@ function parsePairs(text: string): ConninfoWords {
       if (at >= text.length) {
         if (quoted) {
           throw new ConninfoError(
-            `Invalid connection string: unterminated quoted value of "${keyword}"`,
+            `Invalid connection string: unterminated quoted value of ${shownWord(keyword)}`,
           );
         }
         break;
@@ -70,6 +75,11 @@ function parsePairs(text: string): ConninfoWords {
     words.set(keyword, value);
   }
   return words;
+}
+
+/** For messages: what does not look like a keyword may be a secret that stands in the wrong place. */
+export function shownWord(word: string): string {
+  return /^\w{1,40}$/.test(word) ? `"${word}"` : "a word that is no keyword";
 }
 
 function isBlank(character: string): boolean {
@@ -98,7 +108,8 @@ function parseUri(text: string): ConninfoWords {
     const match = /^(?:\[([^\]]+)\]|([^:[\]]*))(?::(.*))?$/.exec(part);
     if (match === null) {
       throw new ConninfoError(
-        `Invalid connection URI: "${part}" is no host and port (an IPv6 address needs [ ])`,
+        "Invalid connection URI: it has something else than host and port behind // (an IPv6 address needs [ ], " +
+          "signs of a password like / @ [ ] must be percent-encoded)",
       );
     }
     hosts.push(decode(match[1] ?? match[2] ?? ""));
@@ -116,7 +127,7 @@ function parseUri(text: string): ConninfoWords {
     const [keyword, value] = sides;
     if (sides.length !== 2 || keyword === undefined || keyword === "" || value === undefined) {
       throw new ConninfoError(
-        `Invalid connection URI: the query parameter "${keyword ?? ""}" must have one "="`,
+        `Invalid connection URI: the query parameter ${shownWord(keyword ?? "")} must have one "="`,
       );
     }
     const name = decode(keyword);

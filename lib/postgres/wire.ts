@@ -2,7 +2,7 @@
 import type { Socket } from "node:net";
 import process from "node:process";
 import type { Sql } from "postgres";
-import { cancelRequest, fatalMessageIn, watchStartup } from "./backend_messages.ts";
+import { cancelRequest, fatalMessageIn, watchServer } from "./backend_messages.ts";
 import type { ConnectionHost, ConnectionParameters } from "./conninfo.ts";
 import { ConnectionError, QueryError, SessionLostError } from "./errors.ts";
 import { openSocket, type SocketOptions } from "./socket.ts";
@@ -54,22 +54,24 @@ export async function openWire(
     refusal = error;
     socket.destroy();
   };
-  const startup = watchStartup(
-    () => {
-      if (host.password === undefined) {
-        refuse(
-          new ConnectionError(
-            "the server asks for a password, and none was given (PGPASSWORD, password file, service)",
-          ),
-        );
-      }
+  const watch = watchServer({
+    onPasswordAsked() {
+      if (host.password !== undefined) return;
+      refuse(
+        new ConnectionError(
+          "the server asks for a password, and none was given (PGPASSWORD, password file, service)",
+        ),
+      );
     },
-    (method) =>
+    onUnknownAuthentication: (method) =>
       refuse(new ConnectionError(`the server asks for ${method} authentication: not supported`)),
-  );
+    onNonsense: (reason) =>
+      refuse(new ConnectionError(`what answers there is no PostgreSQL server: it sent ${reason}`)),
+  });
   let fatal: string | undefined;
+  let usable = true;
   socket.on("data", (bytes: Uint8Array) => {
-    startup.push(bytes);
+    usable = watch.push(bytes);
     // More may follow: that a backup was given up, for one.
     fatal ??= fatalMessageIn(bytes);
   });
@@ -80,7 +82,7 @@ export async function openWire(
   socket.once("close", onEnd);
   socket.once("error", onEnd);
   signal.addEventListener("abort", onEnd, { once: true });
-  const client = await clientOn(socket, host, parameters, onNotice);
+  const client = await clientOn(socket, host, parameters, onNotice, () => usable);
   try {
     await Promise.race([send(client, "SELECT 1", []), ended.promise]);
   } catch (error) {
@@ -96,9 +98,9 @@ export async function openWire(
     socket,
     encrypted: options.tls !== undefined,
     send: (sql, values) => send(client, sql, values),
-    reason: () => fatal,
+    reason: () => refusal?.message ?? fatal,
     async cancel() {
-      const { key } = startup;
+      const { key } = watch;
       if (key === undefined) return;
       const second = await openSocket(host, {
         ...options,
@@ -125,6 +127,7 @@ async function clientOn(
   host: ConnectionHost,
   parameters: ConnectionParameters,
   onNotice: (message: string) => void,
+  usable: () => boolean,
 ): Promise<Sql> {
   const { default: postgres } = await import("postgres");
   let taken = false;
@@ -150,7 +153,7 @@ async function clientOn(
         throw new SessionLostError("The session with PostgreSQL was lost");
       }
       taken = true;
-      return socket;
+      return withholding(socket, usable);
     },
     // All said, or the library would take it from variables of the environment.
     max: 1,
@@ -169,6 +172,16 @@ async function clientOn(
     onnotice: (notice: { message?: string }) => onNotice(notice.message ?? ""),
   };
   return withoutVariable("PGTARGETSESSIONATTRS", () => postgres(options));
+}
+
+/** The socket, whose listeners from now on get only data that may be used. */
+function withholding(socket: Socket, usable: () => boolean): Socket {
+  const on = socket.on.bind(socket);
+  return Object.assign(socket, {
+    on(event: string, listener: (...args: unknown[]) => void): Socket {
+      return on(event, event === "data" ? (bytes) => usable() && listener(bytes) : listener);
+    },
+  });
 }
 
 /** The library would read it, and knows fewer values than libpq; we look at it ourselves. */

@@ -271,7 +271,7 @@ export class Unpacker {
       if (statIfThere(existing)?.isFile() !== true) {
         throw refused(
           entry,
-          `it is a link to ${entry.linkTarget}, which is no file restored before`,
+          `it is a link to ${displayPath(entry.linkTarget)}, which is no file restored before`,
         );
       }
       if (path === linkPath) return;
@@ -315,7 +315,10 @@ export class Unpacker {
     if (this.#directories.has(path)) return;
     this.#requireDirectories(parentOf(path), entry);
     if (statIfThere(this.#absolute(path))?.isDirectory() !== true) {
-      throw refused(entry, `it is a link to ${entry.linkTarget}, which is no file restored before`);
+      throw refused(
+        entry,
+        `it is a link to ${displayPath(entry.linkTarget)}, which is no file restored before`,
+      );
     }
   }
 

@@ -162,7 +162,7 @@ export class TarReader {
   ): TarEntry {
     const nameBytes = pax.path ?? longName ?? headerName(header);
     let name = decodeName(nameBytes);
-    this.#member = name;
+    this.#member = shownName(name);
     if (name === "") throw this.#error("a member has no name", start);
     const type = TYPES.get(flag);
     if (type === undefined) {
@@ -171,9 +171,11 @@ export class TarReader {
         : flag === "M" || flag === "D" || flag === "N"
         ? "of a kind that only GNU tar itself can read"
         : "of a kind that is not supported";
-      throw this.#error(`member ${name} is ${kind} (type '${flag}')`, start);
+      throw this.#error(`member ${this.#member} is ${kind} (type '${flag}')`, start);
     }
-    if (pax.sparse) throw this.#error(`member ${name} is a sparse file in GNU's format`, start);
+    if (pax.sparse) {
+      throw this.#error(`member ${this.#member} is a sparse file in GNU's format`, start);
+    }
     // Before POSIX directories were files whose name ends in a slash.
     const isOldDirectory = (flag === "\0" || flag === TYPE.file) && name.endsWith("/");
     const actual = isOldDirectory ? "directory" : type;
@@ -517,6 +519,11 @@ function setPaxValue(values: PaxValues, keyword: string, bytes: Uint8Array): str
       if (keyword.startsWith("GNU.sparse.")) values.sparse = true;
       return undefined;
   }
+}
+
+/** For messages. */
+function shownName(name: string): string {
+  return name.length > 300 ? `${name.slice(0, 300)}…` : name;
 }
 
 function untilNul(bytes: Uint8Array): Uint8Array {

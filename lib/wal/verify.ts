@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { type CatalogueEntry, loadBackups } from "../backup/catalogue.ts";
 import { listBase, readKeeps } from "../backup/keep.ts";
-import { readText } from "../backup/small_object.ts";
+import { NotText, readText } from "../backup/small_object.ts";
 import type { Logger } from "../cli/log.ts";
 import { CorruptDataError } from "../compression/corrupt_data_error.ts";
 import { decompressStream, stripSuffix } from "../compression/table.ts";
@@ -174,7 +174,7 @@ async function readHistories(
       const text = await readHistory(store, history, signal);
       return [[timeline, parseHistory(text)] as const];
     } catch (error) {
-      if (!(error instanceof CorruptDataError)) throw error;
+      if (!(error instanceof CorruptDataError || error instanceof NotText)) throw error;
       log.warning(`Cannot read ${history}: ${error.message}`);
       return [];
     }
@@ -194,7 +194,11 @@ async function readHistory(
   const decoder = new TextDecoder();
   for await (const chunk of decompressStream(compression, body, { signal })) {
     text += decoder.decode(chunk, { stream: true });
-    if (text.length > MAX_HISTORY_SIZE) break;
+    if (text.length > MAX_HISTORY_SIZE) {
+      throw new NotText(
+        `it gives more than the ${MAX_HISTORY_SIZE} bytes that a history may have`,
+      );
+    }
   }
   return text;
 }

@@ -8,7 +8,8 @@ import { readFile } from "node:fs/promises";
 import { StoreError } from "../object_store.ts";
 import type { StoreOptions } from "../open.ts";
 import { parseConnectionString } from "./connection_string.ts";
-import { type AzureUrl, containerAndPrefix, parseAzureUrl, withoutSecrets } from "./url.ts";
+import { withoutSecrets } from "../url_in_messages.ts";
+import { type AzureUrl, containerAndPrefix, parseAzureUrl } from "./url.ts";
 
 export interface AzureConfig {
   /** Of the blob service, without a trailing slash. */

@@ -1,5 +1,6 @@
 import type { BlobItem, BlobPrefix } from "@azure/storage-blob";
 import { compareKeys } from "../key_order.ts";
+import { requireAnswers } from "../listed_entries.ts";
 import { type ListEntry, type ListOptions, StoreError } from "../object_store.ts";
 import type { AzureSession } from "./session.ts";
 
@@ -24,6 +25,7 @@ export async function* listBlobs(
   let last = startAfter;
   for (;;) {
     const page = await nextPage(session, prefix, delimiter, token, { action, signal });
+    requireAnswers(page.entries, { prefix, action, where: session.description });
     for (const entry of page.entries) {
       const name = nameOf(entry);
       // A group that spans pages is told with each.

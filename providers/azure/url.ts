@@ -1,5 +1,6 @@
 import { isIP } from "node:net";
 import { StoreError } from "../object_store.ts";
+import { withoutSecrets } from "../url_in_messages.ts";
 
 /** What the URL of an Azure store says, before any credentials are looked at. */
 export interface AzureUrl {
@@ -106,9 +107,4 @@ export function containerAndPrefix(
     );
   }
   return { container, prefix: path.slice(skip + 1).join("/").replace(/^\/+/, "") };
-}
-
-/** A URL for messages: no user, password, query or fragment. */
-export function withoutSecrets(url: string): string {
-  return url.replace(/[?#].*$/s, "").replace(/\/\/[^/]*@/, "//");
 }

@@ -1,4 +1,5 @@
 import { StoreError } from "../object_store.ts";
+import { withoutUser } from "../url_in_messages.ts";
 
 /**
  * The directory that a `file://` URL names: an absolute path without a trailing slash.
@@ -15,7 +16,8 @@ export function directoryOfUrl(url: string): string {
   }
   if (authority === undefined) throw refused(url, "write file:///absolute/directory");
   if (host !== "" && host.toLowerCase() !== "localhost") {
-    throw refused(url, `"${host}" would be a host; write file:///absolute/directory`);
+    const named = host.includes("@") ? "what stands between // and /" : `"${host}"`;
+    throw refused(url, `${named} would be a host; write file:///absolute/directory`);
   }
   return cleanPath(url, decoded(url, encodedPath));
 }
@@ -38,5 +40,5 @@ function cleanPath(url: string, path: string): string {
 }
 
 function refused(url: string, why: string): StoreError {
-  return new StoreError("invalid", `Cannot use ${url} as a local store: ${why}`);
+  return new StoreError("invalid", `Cannot use ${withoutUser(url)} as a local store: ${why}`);
 }

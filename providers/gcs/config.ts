@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { StoreError } from "../object_store.ts";
 import type { StoreOptions } from "../open.ts";
-import { withoutUser } from "./url.ts";
+import { withoutSecrets } from "../url_in_messages.ts";
 
 export interface GcsConfig {
   /** Without a trailing slash. */
@@ -46,7 +46,7 @@ function origin(name: string, text: string): string {
   if (!/^https?:\/\/[^/]/i.test(text) || !URL.canParse(text)) {
     throw new StoreError(
       "invalid",
-      `Cannot use ${withoutUser(text)} (${name}): write http://HOST:PORT or https://HOST`,
+      `Cannot use ${withoutSecrets(text)} (${name}): write http://HOST:PORT or https://HOST`,
     );
   }
   const url = new URL(text);

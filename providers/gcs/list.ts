@@ -1,4 +1,5 @@
 import { compareKeys } from "../key_order.ts";
+import { requireAnswers } from "../listed_entries.ts";
 import { type ListEntry, type ListOptions, StoreError } from "../object_store.ts";
 import { isRecord } from "./credentials.ts";
 import { bucketPath, OBJECT_FIELDS, storedObject } from "./paths.ts";
@@ -40,6 +41,7 @@ export async function* listObjects(
       throw notFromTheStore(session, context);
     }
     const entries = entriesOf(page);
+    requireAnswers(entries, { prefix, action, where: session.description });
     for (const entry of entries) {
       const name = nameOf(entry);
       // A group that spans pages is told with each; startOffset inside of a group brings it again.

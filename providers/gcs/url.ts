@@ -1,4 +1,5 @@
 import { StoreError } from "../object_store.ts";
+import { namesUser, withoutSecrets } from "../url_in_messages.ts";
 
 export interface GcsUrl {
   readonly bucket: string;
@@ -17,17 +18,21 @@ export function parseGcsUrl(url: string): GcsUrl {
     /^(?:gs:\/\/|https:\/\/console\.cloud\.google\.com\/storage\/browser\/)([^/?#]+)([^?#]*)/i
       .exec(url);
   const [, bucket, path = ""] = parts ?? [];
+  if (bucket !== undefined && namesUser(url)) {
+    throw new StoreError(
+      "invalid",
+      `Cannot use ${
+        withoutSecrets(url)
+      } as a Google Cloud store: credentials in the URL mean nothing there; set ` +
+        "GOOGLE_APPLICATION_CREDENTIALS",
+    );
+  }
   if (bucket === undefined) {
     throw new StoreError(
       "invalid",
-      `Cannot use ${withoutUser(url)} as a Google Cloud store: write gs://BUCKET/PATH or ` +
+      `Cannot use ${withoutSecrets(url)} as a Google Cloud store: write gs://BUCKET/PATH or ` +
         "https://console.cloud.google.com/storage/browser/BUCKET/PATH",
     );
   }
   return { bucket, prefix: path.replace(/^\/+|\/+$/g, "") };
-}
-
-/** User and password of a URL stay out of messages, and so does the query, which may be a signature. */
-export function withoutUser(url: string): string {
-  return url.replace(/\/\/[^/@]*@/, "//").replace(/[?#].*$/s, "");
 }

@@ -42,8 +42,10 @@ function regionTold({ status, code, headers, message, fields }: Facts): string |
     code === "PermanentRedirect" || code === "IllegalLocationConstraintException" ||
     (status === 400 && headers["x-amz-bucket-region"] !== undefined);
   if (!misplaced) return undefined;
-  return headers["x-amz-bucket-region"] ?? fields["Region"] ??
+  const told = headers["x-amz-bucket-region"] ?? fields["Region"] ??
     /expecting '([a-z0-9-]+)'/.exec(message)?.[1];
+  // It becomes part of a host name, which signed requests are sent to.
+  return told !== undefined && /^[a-z0-9-]{1,40}$/.test(told) ? told : undefined;
 }
 
 /** Did the store refuse a conditional write as such (instead of finding the condition false)? */

@@ -1,5 +1,6 @@
 import { ListObjectsV2Command, type ListObjectsV2CommandOutput } from "@aws-sdk/client-s3";
 import { compareKeys } from "../key_order.ts";
+import { requireAnswers } from "../listed_entries.ts";
 import { type ListEntry, type ListOptions, StoreError } from "../object_store.ts";
 import type { S3Session } from "./session.ts";
 
@@ -39,6 +40,7 @@ export async function* listObjects(
       );
     }
     const entries = entriesOf(page);
+    requireAnswers(entries, { prefix, action, where: session.description });
     for (const entry of entries) {
       const name = nameOf(entry);
       // A group that spans pages is told with each; StartAfter inside of a group may bring it again.
@@ -100,11 +102,13 @@ function nameOf(entry: ListEntry): string {
   return entry.kind === "object" ? entry.key : entry.prefix;
 }
 
-/** S3 writes a blank as `+`. A key that is not valid UTF-8 stays encoded: it can't be named anyway. */
+/** S3 writes a blank as `+`. What is not valid UTF-8 stays encoded: such a key can't be named anyway. */
 function decodeUrl(text: string): string {
-  try {
-    return decodeURIComponent(text.replaceAll("+", " "));
-  } catch {
-    return text;
-  }
+  return text.replaceAll("+", " ").replace(/(?:%[0-9a-f]{2})+/gi, (run) => {
+    try {
+      return decodeURIComponent(run);
+    } catch {
+      return run;
+    }
+  });
 }

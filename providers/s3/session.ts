@@ -1,9 +1,11 @@
 /** The client of the SDK and what all requests share: one attempt, the right region, our errors. */
+import { Buffer } from "node:buffer";
 import { defaultProvider } from "@aws-sdk/credential-provider-node";
 import { S3Client } from "@aws-sdk/client-s3";
 import { HttpRequest, HttpResponse } from "@smithy/core/protocols";
 import { type Cancellable, StoreError } from "../object_store.ts";
 import type { StoreOptions } from "../open.ts";
+import { withoutSecrets } from "../url_in_messages.ts";
 import { instanceRegion, type S3Config } from "./config.ts";
 import type { CustomerKey } from "./customer_key.ts";
 import { type ErrorContext, rightRegion, toStoreError } from "./errors.ts";
@@ -72,6 +74,7 @@ export function openSession(
   const client = new S3Client({
     region: regionOf,
     requestHandler: handler,
+    streamCollector: collectAnswer,
     // Retrying is done by one wrapper for all stores.
     maxAttempts: 1,
     credentials: config.environmentKeys ?? defaultProvider({
@@ -94,7 +97,7 @@ export function openSession(
 
   const description = config.endpoint === undefined
     ? `bucket "${bucket}" of S3`
-    : `bucket "${bucket}" at ${withoutUser(config.endpoint)}`;
+    : `bucket "${bucket}" at ${withoutSecrets(config.endpoint).replace(/\/+$/, "")}`;
   const credentials = config.environmentKeys !== undefined
     ? "AWS_ACCESS_KEY_ID"
     : config.profile === undefined
@@ -149,6 +152,21 @@ async function regionOfInstance(
   const hasOwnCredentials = config.environmentKeys !== undefined || config.profile !== undefined;
   if (config.endpoint !== undefined || hasOwnCredentials) return undefined;
   return await instanceRegion(options.env);
+}
+
+/** Most that is read of an answer that is not streamed: a page of a listing is a few MiB. */
+const MAX_ANSWER = 64 * 1024 ** 2;
+
+/** The SDK's own collector takes all that comes. */
+async function collectAnswer(body: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of body) {
+    size += chunk.length;
+    if (size > MAX_ANSWER) throw new Error(`the answer is larger than ${MAX_ANSWER} bytes`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
 }
 
 /**
