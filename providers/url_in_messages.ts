@@ -1,6 +1,6 @@
 /** A URL as messages show it, and whether somebody has put credentials into it. */
 
-const SCHEME = /^[a-z][a-z0-9+.-]*:\/\//i;
+const SCHEME = /^(?:[^/?#@]*:)?\/\//;
 
 /**
  * Does it hold a user's name? `//user@host` and `//user:password@host`; a password may have a slash in it, but what
@@ -10,11 +10,12 @@ export function namesUser(url: string): boolean {
   return /^(?:[^/?#]*@|[^/?#@:]*:(?!\d*(?:[/?#]|$))[^?#]*@)/.test(url.replace(SCHEME, ""));
 }
 
-/** Without user and password. */
+/** Without user and password; also without what may be one in a text that is no URL at all. */
 export function withoutUser(url: string): string {
-  if (!namesUser(url)) return url;
   const scheme = SCHEME.exec(url)?.[0] ?? "";
-  return scheme + url.slice(scheme.length).replace(/^[^?#]*@/, "");
+  const rest = url.slice(scheme.length);
+  const shown = namesUser(url) ? rest.replace(/^[^?#]*@/, "") : rest;
+  return scheme + shown.replace(/[^/:@\s]*:[^/@\s]*@/g, "");
 }
 
 /** Without user, password, query (which may be a signature) and fragment. */

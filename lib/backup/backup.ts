@@ -107,6 +107,8 @@ export interface BackupOptions {
   readonly onNotice: (message: string) => void;
   /** What the user should know even when all goes well. */
   readonly onWarning: (message: string) => void;
+  /** Takes secrets out of what is stored as the error of a backup that failed. */
+  readonly redact?: ((text: string) => string) | undefined;
 }
 
 /** `backup.info` of a backup that failed is tried for so long, in milliseconds. */
@@ -161,7 +163,8 @@ export async function takeBackup(server: BackupServer, options: BackupOptions): 
     return id;
   } catch (error) {
     const reason = reasonOf(error);
-    learn({ status: "FAILED", error: `failure ${action} (${reason})` });
+    const { redact = (text) => text } = options;
+    learn({ status: "FAILED", error: redact(`failure ${action} (${reason})`) });
     const lastWords = async () => {
       try {
         await putInfo(AbortSignal.timeout(LAST_WORDS_MS));

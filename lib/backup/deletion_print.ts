@@ -1,5 +1,6 @@
 /** How a dry run prints what would be deleted: each step as it is found, since WAL files may be very many. */
 import { pythonJson } from "../cli/json.ts";
+import { withoutControls } from "../cli/printable.ts";
 import type { BackupDeletion } from "./deletion_plan.ts";
 import { formatPythonLiteral } from "./python_literal.ts";
 
@@ -21,11 +22,11 @@ export function linesPrinter(print: (text: string) => void): DeletionPrinter {
     backup({ snapshots, label, archives, info }) {
       if (snapshots !== null) {
         skip("snapshots");
-        skip(String(label));
+        skip(withoutControls(String(label)));
       }
       skip(`objects ${formatPythonLiteral([...archives, info])}`);
     },
-    walFolder: (prefix) => skip(`all objects under prefix ${prefix}`),
+    walFolder: (prefix) => skip(`all objects under prefix ${withoutControls(prefix)}`),
     wal(key) {
       print(`${wals++ === 0 ? "Skipping deletion of objects [" : ", "}${formatPythonLiteral(key)}`);
     },

@@ -1,4 +1,5 @@
 /** Log lines on stderr: `YYYY-MM-DD HH:MM:SS,mmm [PID] LEVEL: message`, as Barman's commands print them. */
+import { printable } from "./printable.ts";
 
 export const LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] as const;
 export type Level = (typeof LEVELS)[number];
@@ -42,34 +43,6 @@ export function createLogger(options: LoggerOptions): Logger {
     critical: at("CRITICAL"),
     shows,
   };
-}
-
-/** Longer ones repeat a name that somebody has made long. Characters. */
-const LONGEST_MESSAGE = 16_384;
-
-/**
- * The text without what a terminal would obey or a reader take for another line: names come from stores and archives.
- * @param withLines keeps line breaks (stack traces)
- */
-export function printable(text: string, withLines = false): string {
-  const shown = text.length <= LONGEST_MESSAGE
-    ? text
-    : `${text.slice(0, LONGEST_MESSAGE)}… (${text.length - LONGEST_MESSAGE} more characters)`;
-  return shown.replace(CONTROL, (char) => withLines && char === "\n" ? char : escaped(char));
-}
-
-/** Control characters, line and paragraph separators, what turns the direction of text, halves of pairs. */
-const CONTROL =
-  // deno-lint-ignore no-control-regex -- they are what is looked for
-  /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]|\p{Surrogate}/gu;
-
-function escaped(char: string): string {
-  if (char === "\n") return "\\n";
-  if (char === "\t") return "\\t";
-  const code = char.charCodeAt(0);
-  return code < 0x100
-    ? `\\x${code.toString(16).padStart(2, "0")}`
-    : `\\u${code.toString(16).padStart(4, "0")}`;
 }
 
 /** `2026-01-15 10:30:01,123` in the local time zone. */

@@ -47,7 +47,7 @@ const PATTERNS: readonly (readonly [RegExp, string])[] = [
     "$1***",
   ],
   // user:password@ in URLs, whatever characters the password has; host:port/ is none
-  [/([a-z][a-z0-9+.-]*:\/\/[^\s:/?#@]*):(?!\d*[/?#\s])\S+@/gi, "$1:***@"],
+  [/([\w+.-]*:\/\/[^\s:/?#@]*):(?!\d*[/?#\s])\S+@/gi, "$1:***@"],
   // The value goes on to the end of the header
   [/\b(Bearer|Basic|SharedKey)\s+[^\s,]+/g, "$1 ***"],
   [/\b(AWS4-HMAC-SHA256)\s+[^\r\n]+/g, "$1 ***"],

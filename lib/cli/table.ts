@@ -1,4 +1,5 @@
 /** Text in columns, as Barman prints it: padded with blanks, trailing ones included, never cut. */
+import { withoutControls } from "./printable.ts";
 
 /** One line of cells, each left-aligned and padded to its width. */
 export function tableLine(cells: readonly string[], widths: readonly number[]): string {
@@ -7,11 +8,12 @@ export function tableLine(cells: readonly string[], widths: readonly number[]): 
 
 /** `  Label                  : value`, with the label padded to a width. */
 export function labelledLine(indent: number, width: number, label: string, value: string): string {
-  return `${" ".repeat(indent)}${pad(label, width)}: ${value}\n`;
+  return `${" ".repeat(indent)}${pad(label, width)}: ${withoutControls(value)}\n`;
 }
 
 /** Python counts characters, JavaScript UTF-16 units. */
-function pad(text: string, width: number): string {
+function pad(cell: string, width: number): string {
+  const text = withoutControls(cell);
   return text + " ".repeat(Math.max(0, width - [...text].length));
 }
 

@@ -2,6 +2,7 @@ import { type CommandContext, defineCommand } from "../cli/command.ts";
 import { DESTINATION, tagsOf } from "../cli/common_options.ts";
 import { CommandError, EXIT, type ExitCode } from "../cli/exit_codes.ts";
 import { type ProgressDisplay, startProgress } from "../cli/progress.ts";
+import { redactor } from "../cli/redact.ts";
 import { abortable } from "../backup/abortable.ts";
 import { BackupError, reasonOf } from "../backup/backup_error.ts";
 import type { BackupServer } from "../backup/backup.ts";
@@ -137,6 +138,7 @@ async function backUpServer(
       onProgress: (state: Progress) => progress?.listener(state),
       onNotice: (message: string) => log.info(message),
       onWarning: (message: string) => log.warning(message),
+      redact: redactor(context.env),
     };
     let id: string;
     if (wantsSnapshots(values)) id = await takeSnapshots(values, context, server, options);

@@ -55,6 +55,8 @@ export interface SnapshotBackupOptions {
   readonly onNotice: (message: string) => void;
   /** What the user should know even when all goes well. */
   readonly onWarning: (message: string) => void;
+  /** Takes secrets out of what is stored as the error of a backup that failed. */
+  readonly redact?: ((text: string) => string) | undefined;
 }
 
 /** `backup.info` of a backup that failed is tried for so long, in milliseconds. */
@@ -112,7 +114,7 @@ export async function takeSnapshotBackup(
     // Recorded first: whatever happens to us from here on, deleting the backup finds the snapshots.
     learn({
       status: "FAILED",
-      error: `failure ${action} (${reason})`,
+      error: (options.redact ?? String)(`failure ${action} (${reason})`),
       snapshotsInfo: taken.info(),
     });
     const recorded = await lastWords(putInfo, onWarning);

@@ -15,6 +15,7 @@ import { sleep } from "../../providers/snapshots/waiting.ts";
 import { readText } from "../backup/small_object.ts";
 import type { SnapshotRecord, SnapshotsInfo } from "../backup/snapshots_info.ts";
 import type { Logger } from "../cli/log.ts";
+import { withoutControls } from "../cli/printable.ts";
 import type { ServerLayout } from "../layout.ts";
 import { fileSystemError, RestoreError } from "../restore/restore_error.ts";
 import { deviceOf, type Host, isPresent, type Mount, mountableOf, mountsOf } from "./host.ts";
@@ -261,8 +262,13 @@ export function mountCommands(created: readonly CreatedDisk[]): string[] {
     (a.mountPoint ?? "").split("/").length - (b.mountPoint ?? "").split("/").length
   );
   return sorted.flatMap(({ snapshot, device, mountPoint, mountOptions }) => {
-    if (mountPoint === null) {
-      return [`# ${device} is made from ${snapshot}, whose mount point is not known`];
+    // From backup.info, and pasted into the shell of root.
+    const words = [mountPoint ?? "", mountOptions ?? "", device];
+    if (
+      mountPoint?.startsWith("/") !== true || words.some((word) => withoutControls(word) !== word)
+    ) {
+      const made = withoutControls(`${device} is made from ${snapshot}`);
+      return [`# ${made}, whose mount point is not known`];
     }
     const options = mountOptions === null ? "" : ` -o ${quoted(mountOptions)}`;
     return [

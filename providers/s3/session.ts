@@ -229,10 +229,6 @@ function pageInstead(
   );
 }
 
-function withoutUser(endpoint: string): string {
-  return endpoint.replace(/\/\/[^/@]*@/, "//").replace(/\/+$/, "");
-}
-
 /** A proxy or a login page says 200 to anything; only a store that has the bytes names their ETag. */
 export function noProof(session: S3Session, { action, key }: RequestContext): StoreError {
   return new StoreError(

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import net from "node:net";
 import fc from "fast-check";
-import { errorMessageIn, watchServer } from "../../lib/postgres/backend_messages.ts";
+import { fatalMessageIn, watchServer } from "../../lib/postgres/backend_messages.ts";
 import { connectionString, ConninfoError, resolveConnection } from "../../lib/postgres/conninfo.ts";
 import { parseConninfo, quoteConninfoValue } from "../../lib/postgres/conninfo_text.ts";
 import { ConnectionError, QueryError, SessionLostError } from "../../lib/postgres/errors.ts";
@@ -123,7 +123,7 @@ fuzz("messages of a server", {
   });
   for (let at = 0; at < bytes.length; at += size) watch.push(bytes.subarray(at, at + size));
   assert.ok(watch.key === undefined || Number.isInteger(watch.key.processId));
-  errorMessageIn(bytes);
+  fatalMessageIn(bytes);
 });
 
 /** A server that answers every client with these bytes and hangs up. */

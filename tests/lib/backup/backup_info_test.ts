@@ -238,3 +238,10 @@ Deno.test("JSON is ASCII and JSON", () => {
     assert.equal(JSON.parse(json).pgdata, info.pgdata);
   }));
 });
+
+Deno.test("a file of nothing but unknown fields is refused", () => {
+  const fields = (count: number) => Array.from({ length: count }, (_, i) => `f${i}=x\n`).join("");
+  assert.equal(parseBackupInfo(fields(1000)).unknownFields.size, 1000);
+  assert.throws(() => parseBackupInfo(fields(1001)), MalformedBackupInfo);
+  assert.throws(() => parseBackupInfo(`status=DONE\n\n#\nx`), /Line 4 is not/);
+});

@@ -174,3 +174,8 @@ Deno.test("any text is read or refused", () => {
     }),
   );
 });
+
+Deno.test("a literal of far more values than any backup has is refused", () => {
+  parsePythonLiteral(`[${"1,".repeat(200_000)}]`);
+  assert.throws(() => parsePythonLiteral(`[${"1,".repeat(300_000)}]`), /too many values/);
+});

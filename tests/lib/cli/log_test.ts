@@ -51,6 +51,13 @@ Deno.test("secrets do not reach a line", () => {
     "postgresql://bob:pa55word@host/db",
     "AccountName=x;AccountKey=Zm9vYmFy==;EndpointSuffix=y",
     "Authorization: Bearer eyJhbGciOi",
+    "Proxy-Authorization: Basic hunter22Zm9v",
+    '{"access_token":"eyJhbGciOi","password" : "pa55\\"word"}',
+    "https://bob:pa55/wo@rd@host:443/path",
+    "3://bob:pa55word@host",
+    "password='pa55 word",
+    "password=pa55\\ word x=1",
+    "https://x/?X-Goog-Signature=deadbeef",
   ];
   for (const text of cases) {
     const shown = redact(text);
@@ -62,4 +69,46 @@ Deno.test("secrets do not reach a line", () => {
     );
   }
   assert.equal(redact("nothing to hide: key=1"), "nothing to hide: key=1");
+});
+
+Deno.test("parts of a composed secret do not reach a line either, in any of their forms", () => {
+  const redact = redactor({
+    AZURE_STORAGE_SAS_TOKEN: "?sv=2024&se=2030&sig=AbC%2F123%3D",
+    AZURE_STORAGE_CONNECTION_STRING: "AccountName=a;AccountKey=Zm9vYmFyKey==;EndpointSuffix=b",
+    HTTPS_PROXY: "http://me:pr0xypass@proxy:3128",
+  });
+  for (
+    const text of [
+      "Signature did not match: AbC%2F123%3D",
+      "Signature did not match: AbC/123=",
+      "the key Zm9vYmFyKey== is refused",
+      "the key Zm9vYmFyKey%3D%3D is refused",
+      "wrong: pr0xypass",
+    ]
+  ) assert.doesNotMatch(redact(text), /AbC|Zm9v|pr0xy/, text);
+  assert.equal(
+    redact("sv=2024 of 2030 for a at http://proxy:3128/x"),
+    "sv=2024 of 2030 for a at http://proxy:3128/x",
+  );
+});
+
+Deno.test("a name can't forge a line, colour a terminal or fill the log", () => {
+  const lines: string[] = [];
+  const log = createLogger({
+    threshold: 0,
+    write: (text) => lines.push(text),
+    redact: (text) => text,
+    now: () => new Date(2026, 0, 5, 3, 4, 5, 6),
+    pid: 42,
+  });
+  log.warning("Left out a\r\n2026 [1] ERROR: forged\u001b[31m\u202e\ud800 \u{1f600}é");
+  log.error("x".repeat(100_000));
+  log.debug("Error: y\n    at z\u0007");
+  assert.equal(
+    lines[0],
+    "2026-01-05 03:04:05,006 [42] WARNING: Left out a\\r\\n2026 [1] ERROR: forged\\x1b[31m" +
+      "\\u202e\\ud800 \u{1f600}é\n",
+  );
+  assert.match(lines[1] ?? "", /x… \(83616 more characters\)\n$/);
+  assert.equal(lines[2], "2026-01-05 03:04:05,006 [42] DEBUG: Error: y\n    at z\\x07\n");
 });

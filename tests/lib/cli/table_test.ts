@@ -32,3 +32,8 @@ Deno.test("durations name the units that are not zero", () => {
   ];
   for (const [seconds, text] of durations) assert.equal(readableDuration(seconds), text);
 });
+
+Deno.test("a cell stays a cell, whatever a store has put into it", () => {
+  assert.equal(tableLine(["a\nb", "\u001b[2J"], [6, 9]), "a\\nb  \\x1b[2J  \n");
+  assert.equal(labelledLine(2, 6, "Name", "x\u0007\ny"), "  Name  : x\\x07\\ny\n");
+});

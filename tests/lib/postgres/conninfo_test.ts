@@ -258,3 +258,21 @@ Deno.test("service file: between explicit words and the environment", async () =
   assert.throws(() => serviceIn("[a]\nhost", "a", "f"), /line 2 of f: it has no "="/);
   assert.throws(() => serviceIn("[a]\nservice=b", "a", "f"), /no connection option there/);
 });
+
+Deno.test("what stands in the wrong place may be a password, and is not repeated", () => {
+  for (
+    const text of [
+      "host=h password=hunter2 secret words",
+      "password=very secret",
+      "postgresql://user:pa/secret@host/db",
+      " postgresql://user:secret@host/db?x=1",
+      "host=h 'secret'=1",
+    ]
+  ) {
+    assert.throws(() => resolveConnection(text, { HOME: "/nonexistent" }), (error) => {
+      assert.ok(error instanceof ConninfoError);
+      assert.doesNotMatch(error.message, /hunter2|secret|sec\[/, error.message);
+      return true;
+    }, text);
+  }
+});

@@ -356,3 +356,22 @@ Deno.test("unpack: aborting ends it, an error of the system names the file", asy
     /^RestoreError: Cannot create \/proc\/self\/new: /,
   );
 });
+
+Deno.test("unpack: a path deeper than any system takes is refused, not followed", () =>
+  inPlace(async ({ target, unpack }) => {
+    await refuses(
+      unpack(archive(pax({ path: "d/".repeat(200_000) + "x" }), member({ name: "x" }))),
+      /too long for any system/,
+    );
+    await refuses(
+      unpack(
+        archive(
+          member({ name: "y", content: "1" }),
+          pax({ linkpath: "d/".repeat(200_000) + "y" }),
+          member({ name: "z", type: "1" }),
+        ),
+      ),
+      /too long for any system/,
+    );
+    assert.deepEqual(readdirSync(target), ["y"]);
+  }));

@@ -290,3 +290,18 @@ Deno.test("wal-verify: a store that can't tell is not an archive without problem
       2,
     );
   }));
+
+Deno.test("wal-verify: a history that is a bomb, or none, is left out with a warning", () =>
+  withLocalStore(async (local) => {
+    const fill = filler(local);
+    await fill.segments(8, 9, 2);
+    await fill.segments(8, 9, 3);
+    await fill.put("00000002.history.gz", gzipSync(new Uint8Array(64 * MIB)));
+    await fill.put("00000003.history", new Uint8Array(2 * MIB).fill(0x31));
+    const log = recordingLogger();
+    const report = await verifyArchive(local.store, local.layout, { log });
+    assert.deepEqual(report.timelines.map(({ parent }) => parent), [null, null]);
+    const lines = log.lines.join("\n");
+    assert.match(lines, /00000002\.history\.gz: it gives more than the 1048576 bytes/);
+    assert.match(lines, /00000003\.history: it has 2097152 bytes/);
+  }));
