@@ -4,7 +4,7 @@
  * AZURE_STORAGE_KEY, then Azure's default credentials.
  */
 import { Buffer } from "node:buffer";
-import { readFile } from "node:fs/promises";
+import { requestsCaBundle } from "../certificates.ts";
 import { StoreError } from "../object_store.ts";
 import type { StoreOptions } from "../open.ts";
 import { parseConnectionString } from "./connection_string.ts";
@@ -63,7 +63,7 @@ export async function readAzureConfig(url: string, options: StoreOptions): Promi
     block: options.maxBlockSize ?? SIZES.block,
     concurrency: options.maxConcurrency ?? SIZES.concurrency,
   };
-  const common = { sizes, ca: await certificateAuthorities(env) };
+  const common = { sizes, ca: await requestsCaBundle(env) };
 
   const connectionString = env["AZURE_STORAGE_CONNECTION_STRING"]?.trim();
   if (options.azureCredential === undefined && connectionString) {
@@ -172,26 +172,4 @@ function sasToken(text: string, source: string): AzureCredential {
     );
   }
   return { kind: "sas", token };
-}
-
-/** Barman's HTTP library takes the authorities from there. */
-export async function certificateAuthorities(
-  env: StoreOptions["env"],
-): Promise<string | undefined> {
-  const name = "REQUESTS_CA_BUNDLE";
-  const path = env[name];
-  if (!path) return undefined;
-  let text: string;
-  try {
-    text = await readFile(path, "utf8");
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    throw new StoreError("invalid", `Cannot read the certificates of ${name}: ${why}`, {
-      cause: error,
-    });
-  }
-  if (!text.includes("-----BEGIN")) {
-    throw new StoreError("invalid", `${path} (${name}) holds no PEM certificate`);
-  }
-  return text;
 }

@@ -2,7 +2,7 @@
 import { StoreError } from "../object_store.ts";
 import type { AzureCredential } from "./config.ts";
 import { TokenError } from "./token.ts";
-import { judgeTransport, type Verdict } from "./transport_errors.ts";
+import { judgeTransport, type Verdict } from "../transport_errors.ts";
 
 /** What an error is about. */
 export interface ErrorContext {

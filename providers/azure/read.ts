@@ -1,3 +1,4 @@
+import { readBody } from "../body.ts";
 import {
   type Cancellable,
   type GetOptions,
@@ -89,7 +90,13 @@ export async function getBlob(
   }
   return {
     object: storedObject(key, size, answer),
-    body: readBody(session, context, stream, answer.contentLength, requestSignal),
+    body: readBody(stream, {
+      context,
+      where: session.description,
+      expected: answer.contentLength,
+      // The SDK's stream only says that bytes are missing.
+      storeError: (error) => session.storeError(session.bodyError(requestSignal) ?? error, context),
+    }),
   };
 }
 
@@ -101,56 +108,6 @@ interface Readable extends AsyncIterable<Uint8Array> {
 
 function isReadable(body: object): body is Readable {
   return Symbol.asyncIterator in body && "destroy" in body;
-}
-
-/** The stream's bytes with our errors; also one that was never iterated can be given up. */
-function readBody(
-  session: AzureSession,
-  context: RequestContext,
-  stream: Readable,
-  expected: number | undefined,
-  requestSignal: AbortSignal,
-): AsyncIterable<Uint8Array> {
-  async function* chunks(): AsyncGenerator<Uint8Array> {
-    let received = 0;
-    try {
-      for await (const chunk of stream) {
-        context.signal?.throwIfAborted();
-        received += chunk.length;
-        yield chunk;
-      }
-    } catch (error) {
-      context.signal?.throwIfAborted();
-      // The SDK's stream only says that bytes are missing.
-      throw session.storeError(session.bodyError(requestSignal) ?? error, context);
-    } finally {
-      stream.destroy();
-    }
-    context.signal?.throwIfAborted();
-    if (expected !== undefined && received < expected) {
-      throw new StoreError(
-        "unreachable",
-        `Cannot ${context.action} in ${session.description}: the connection was cut after ` +
-          `${received} of ${expected} bytes`,
-        { key: context.key },
-      );
-    }
-  }
-  // The stream may break before its reader begins; the reader is told then, the process must not end.
-  stream.on("error", () => {});
-  return {
-    [Symbol.asyncIterator]() {
-      const generator = chunks();
-      return {
-        next: () => generator.next(),
-        async return() {
-          stream.destroy();
-          await generator.return(undefined);
-          return { done: true, value: undefined };
-        },
-      };
-    },
-  };
 }
 
 function storedObject(

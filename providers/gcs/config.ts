@@ -1,5 +1,5 @@
 /** What the environment says about the endpoint, read as Google's Python library (Barman's) reads it. */
-import { readFile } from "node:fs/promises";
+import { requestsCaBundle } from "../certificates.ts";
 import { StoreError } from "../object_store.ts";
 import type { StoreOptions } from "../open.ts";
 import { withoutSecrets } from "../url_in_messages.ts";
@@ -37,7 +37,7 @@ export async function readGcsConfig({ env }: Pick<StoreOptions, "env">): Promise
     endpoint,
     isGoogle: !emulator && !override,
     isEmulator: Boolean(emulator),
-    ca: await certificateAuthorities(env),
+    ca: await requestsCaBundle(env),
     project: env["GOOGLE_CLOUD_PROJECT"]?.trim() || env["GCLOUD_PROJECT"]?.trim() || undefined,
   };
 }
@@ -51,24 +51,4 @@ function origin(name: string, text: string): string {
   }
   const url = new URL(text);
   return url.origin + url.pathname.replace(/\/+$/, "");
-}
-
-/** Barman's HTTP library takes the authorities from there. */
-async function certificateAuthorities(env: StoreOptions["env"]): Promise<string | undefined> {
-  const name = "REQUESTS_CA_BUNDLE";
-  const path = env[name];
-  if (!path) return undefined;
-  let text: string;
-  try {
-    text = await readFile(path, "utf8");
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    throw new StoreError("invalid", `Cannot read the certificates of ${name}: ${why}`, {
-      cause: error,
-    });
-  }
-  if (!text.includes("-----BEGIN")) {
-    throw new StoreError("invalid", `${path} (${name}) holds no PEM certificate`);
-  }
-  return text;
 }

@@ -1,5 +1,5 @@
 /** From what node:http and the service say to a `StoreError` that tells what to do. */
-import { judgeTransport, type Verdict } from "../azure/transport_errors.ts";
+import { judgeTransport, type Verdict } from "../transport_errors.ts";
 import { StoreError } from "../object_store.ts";
 import { CredentialsError, isRecord } from "./credentials.ts";
 import type { HttpAnswer } from "./http.ts";

@@ -1,4 +1,4 @@
-import type { Readable } from "node:stream";
+import { readBody } from "../body.ts";
 import {
   type Cancellable,
   type GetOptions,
@@ -163,54 +163,12 @@ export async function getObject(
       ...(generation === undefined ? {} : { etag: generation }),
       ...(Number.isNaN(modified.getTime()) ? {} : { lastModified: modified }),
     },
-    body: readBody(session, context, body, length),
-  };
-}
-
-/** The stream's bytes with our errors; also one that was never iterated can be given up. */
-function readBody(
-  session: GcsSession,
-  context: RequestContext,
-  stream: Readable,
-  expected: number | undefined,
-): AsyncIterable<Uint8Array> {
-  async function* chunks(): AsyncGenerator<Uint8Array> {
-    let received = 0;
-    try {
-      for await (const chunk of stream as AsyncIterable<Uint8Array>) {
-        received += chunk.length;
-        yield chunk;
-      }
-    } catch (error) {
-      context.signal?.throwIfAborted();
-      throw session.storeError(error, context);
-    } finally {
-      stream.destroy();
-    }
-    context.signal?.throwIfAborted();
-    if (expected !== undefined && received < expected) {
-      throw new StoreError(
-        "unreachable",
-        `Cannot ${context.action} in ${session.description}: the connection was cut after ` +
-          `${received} of ${expected} bytes`,
-        { key: context.key },
-      );
-    }
-  }
-  // The stream may break before its reader begins; the reader is told then, the process must not end.
-  stream.on("error", () => {});
-  return {
-    [Symbol.asyncIterator]() {
-      const generator = chunks();
-      return {
-        next: () => generator.next(),
-        async return() {
-          stream.destroy();
-          await generator.return(undefined);
-          return { done: true, value: undefined };
-        },
-      };
-    },
+    body: readBody(body, {
+      context,
+      where: session.description,
+      expected: length,
+      storeError: (error) => session.storeError(error, context),
+    }),
   };
 }
 

@@ -2,13 +2,13 @@
  * What the environment and the AWS configuration files say, read by boto3's rules, so that a set-up
  * that works with Barman works here.
  */
-import { readFile } from "node:fs/promises";
 import http from "node:http";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { loadSharedConfigFiles } from "@smithy/core/config";
 import type { StoreOptions } from "../open.ts";
+import { certificateAuthorities } from "../certificates.ts";
 import { StoreError } from "../object_store.ts";
 
 type Environment = StoreOptions["env"];
@@ -83,7 +83,11 @@ export async function readS3Config(options: StoreOptions): Promise<S3Config> {
     endpoint,
     region: env["AWS_REGION"] || env["AWS_DEFAULT_REGION"] || setting("region"),
     forcePathStyle: style === "path" || (style === "auto" && endpoint !== undefined),
-    ca: await certificateAuthorities(env, setting("ca_bundle")),
+    ca: await certificateAuthorities({
+      AWS_CA_BUNDLE: env["AWS_CA_BUNDLE"],
+      ca_bundle: setting("ca_bundle"),
+      REQUESTS_CA_BUNDLE: env["REQUESTS_CA_BUNDLE"],
+    }),
     maxAttempts: attempts(env["AWS_MAX_ATTEMPTS"] || setting("max_attempts")),
     requestChecksums: checksums(
       "AWS_REQUEST_CHECKSUM_CALCULATION",
@@ -133,34 +137,6 @@ function endpointUrl(
     );
   }
   return endpoint;
-}
-
-async function certificateAuthorities(
-  env: Environment,
-  setting: string | undefined,
-): Promise<string | undefined> {
-  const sources = {
-    AWS_CA_BUNDLE: env["AWS_CA_BUNDLE"],
-    ca_bundle: setting,
-    REQUESTS_CA_BUNDLE: env["REQUESTS_CA_BUNDLE"],
-  };
-  for (const [name, path] of Object.entries(sources)) {
-    if (!path) continue;
-    let text: string;
-    try {
-      text = await readFile(path, "utf8");
-    } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
-      throw new StoreError("invalid", `Cannot read the certificates of ${name}: ${why}`, {
-        cause: error,
-      });
-    }
-    if (!text.includes("-----BEGIN")) {
-      throw new StoreError("invalid", `${path} (${name}) holds no PEM certificate`);
-    }
-    return text;
-  }
-  return undefined;
 }
 
 function attempts(text: string | undefined): number | undefined {

@@ -1,5 +1,6 @@
 /** From what the SDK, node:http and the server say to a `StoreError` that tells what to do. */
-import { StoreError, type StoreErrorKind } from "../object_store.ts";
+import { StoreError } from "../object_store.ts";
+import { judgeTransport, type Verdict } from "../transport_errors.ts";
 
 /** What an error is about. */
 export interface ErrorContext {
@@ -104,81 +105,28 @@ function factsOf(error: unknown): Facts {
   };
 }
 
-interface Verdict {
-  readonly kind: StoreErrorKind;
-  readonly reason: string;
-  readonly retryable?: boolean;
-}
-
 function judge(facts: Facts, context: ErrorContext): Verdict {
   if (facts.status === undefined || facts.status === 200) {
-    const known = judgeTransport(facts, context);
+    const known = judgeSilence(facts, context);
     if (known !== undefined) return known;
   }
   return judgeCode(facts, context) ?? judgeStatus(facts, context);
 }
 
-const LOOK_AT_TLS = "set AWS_CA_BUNDLE to the file with the certificate of its authority, " +
-  "or look at the host name and the clock";
-
 /** No (whole) answer. */
-function judgeTransport({ code = "", message }: Facts, context: ErrorContext): Verdict | undefined {
-  const again = (reason: string): Verdict => ({ kind: "unreachable", reason });
-  const final = (reason: string): Verdict => ({ kind: "unreachable", reason, retryable: false });
-  switch (code) {
-    case "CredentialsProviderError":
-    case "TokenProviderError":
-      return {
-        kind: "denied",
-        reason: `no AWS credentials from ${context.credentials} (${message}); set ` +
-          "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with --aws-profile",
-      };
-    case "ENOTFOUND":
-      return again("its host name is not known (DNS); look at --endpoint-url and the region");
-    case "EAI_AGAIN":
-      return again("its host name could not be looked up (DNS)");
-    case "ECONNREFUSED":
-    case "ConnectionRefused":
-      return again("connection refused: nothing listens there, or a firewall refuses");
-    case "ECONNRESET":
-    case "EPIPE":
-    case "ECONNABORTED":
-    case "ERR_STREAM_PREMATURE_CLOSE":
-    case "ConnectionClosed":
-      return again("the connection was cut before the whole answer was there");
-    case "EHOSTUNREACH":
-    case "ENETUNREACH":
-    case "ENETDOWN":
-    case "EADDRNOTAVAIL":
-      return again("there is no route to its host");
-    case "ETIMEDOUT":
-      return again("no answer in time");
-    case "CONNECT_TIMEOUT":
-    case "READ_TIMEOUT":
-      return again(`no answer in time (${message})`);
-    case "PROXY_UNREACHABLE":
-      return again(`${message}; look at HTTP_PROXY and HTTPS_PROXY`);
-    case "EMFILE":
-    case "ENFILE":
-      return again("too many open files; raise the limit (ulimit -n)");
+function judgeSilence({ code = "", message }: Facts, context: ErrorContext): Verdict | undefined {
+  if (code === "CredentialsProviderError" || code === "TokenProviderError") {
+    return {
+      kind: "denied",
+      reason: `no AWS credentials from ${context.credentials} (${message}); set ` +
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with --aws-profile",
+    };
   }
-  if (isCertificateError(code, message)) {
-    return final(`its certificate is not accepted (${message}); ${LOOK_AT_TLS}`);
-  }
-  if (/^(EPROTO|ERR_SSL|ERR_TLS|HPE_)/.test(code)) {
-    return final(`no TLS or HTTP was spoken there (${message}); look at http:// or https://`);
-  }
-  if (/the proxy answered/.test(message)) return final(message);
-  if (/checksum mismatch/i.test(message)) return again(`the data came damaged (${message})`);
-  if (/connection lost|stream closed|aborted|socket hang up|terminated/i.test(message)) {
-    return again("the connection was cut before the whole answer was there");
-  }
-  return undefined;
-}
-
-function isCertificateError(code: string, message: string): boolean {
-  return /CERT|UNABLE_TO_|SELF_SIGNED|ERR_TLS_CERT|HOSTNAME_MISMATCH|INVALID_CA|INVALID_PURPOSE/
-    .test(code) || /certificate|unable to verify/i.test(message);
+  return judgeTransport(code, message, {
+    host: "look at --endpoint-url and the region",
+    tls: "set AWS_CA_BUNDLE to the file with the certificate of its authority, " +
+      "or look at the host name and the clock",
+  });
 }
 
 /** An answer with a code of S3's. */

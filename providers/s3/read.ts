@@ -4,6 +4,7 @@ import {
   HeadObjectCommand,
   type HeadObjectCommandOutput,
 } from "@aws-sdk/client-s3";
+import { readBody } from "../body.ts";
 import {
   type Cancellable,
   type GetOptions,
@@ -163,7 +164,12 @@ export async function getObject(
   const size = range === null ? length ?? 0 : Number(range[2]);
   return {
     object: storedObject(key, size, answer),
-    body: readBody(session, context, body, length),
+    body: readBody(body, {
+      context,
+      where: session.description,
+      expected: length,
+      storeError: (error) => session.storeError(error, context),
+    }),
   };
 }
 
@@ -175,53 +181,6 @@ interface Readable extends AsyncIterable<Uint8Array> {
 
 function isReadable(body: object): body is Readable {
   return Symbol.asyncIterator in body && "destroy" in body;
-}
-
-/** The stream's bytes with our errors; also one that was never iterated can be given up. */
-function readBody(
-  session: S3Session,
-  context: RequestContext,
-  stream: Readable,
-  expected: number | undefined,
-): AsyncIterable<Uint8Array> {
-  async function* chunks(): AsyncGenerator<Uint8Array> {
-    let received = 0;
-    try {
-      for await (const chunk of stream) {
-        received += chunk.length;
-        yield chunk;
-      }
-    } catch (error) {
-      context.signal?.throwIfAborted();
-      throw session.storeError(error, context);
-    } finally {
-      stream.destroy();
-    }
-    context.signal?.throwIfAborted();
-    if (expected !== undefined && received < expected) {
-      throw new StoreError(
-        "unreachable",
-        `Cannot ${context.action} in ${session.description}: the connection was cut after ` +
-          `${received} of ${expected} bytes`,
-        { key: context.key },
-      );
-    }
-  }
-  // The stream may break before its reader begins; the reader is told then, the process must not end.
-  stream.on("error", () => {});
-  return {
-    [Symbol.asyncIterator]() {
-      const generator = chunks();
-      return {
-        next: () => generator.next(),
-        async return() {
-          stream.destroy();
-          await generator.return(undefined);
-          return { done: true, value: undefined };
-        },
-      };
-    },
-  };
 }
 
 function storedObject(

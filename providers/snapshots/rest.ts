@@ -1,5 +1,5 @@
 /** JSON requests to a cloud's API: tokens, repetition of what failed for a passing reason, our errors. */
-import { judgeTransport } from "../azure/transport_errors.ts";
+import { judgeTransport } from "../transport_errors.ts";
 import { beginningOf, exchange, type HttpCall, textOf } from "../gcs/http.ts";
 import type { Cancellable } from "../object_store.ts";
 import type { HttpHandler } from "../s3/http_handler.ts";

@@ -6,7 +6,7 @@ import { COMMANDS, NEWEST, OURS, skipWithout } from "./commands.ts";
 /** What ours does not have. Each is told in docs/compatibility.md. */
 const NOT_OURS: readonly string[] = [];
 /** What came with a newer Barman than the one here may be. What is ours alone is declared so (`ours`). */
-const SINCE_3_20 = ["--keepalive-interval", "--zstd", "--parallel", "-p", "--spool-dir"];
+const SINCE_3_20 = ["--keepalive-interval", "--zstd"];
 
 const env = { COLUMNS: "1000" };
 

@@ -2,7 +2,7 @@
 import { defaultProvider } from "@aws-sdk/credential-provider-node";
 import { EC2Client } from "@aws-sdk/client-ec2";
 import type { Cancellable } from "../../object_store.ts";
-import { judgeTransport } from "../../azure/transport_errors.ts";
+import { judgeTransport } from "../../transport_errors.ts";
 import { instanceRegion, readS3Config, type S3Config } from "../../s3/config.ts";
 import { createHttpHandler } from "../../s3/http_handler.ts";
 import { proxyChoice } from "../../s3/proxy.ts";

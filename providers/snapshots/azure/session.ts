@@ -1,5 +1,5 @@
 /** Azure Resource Manager's API, and its long-running operations. */
-import { certificateAuthorities } from "../../azure/config.ts";
+import { requestsCaBundle } from "../../certificates.ts";
 import { type TokenCredential, tokenCredential, TokenError } from "../../azure/token.ts";
 import { parseAzureUrl } from "../../azure/url.ts";
 import type { StoreOptions } from "../../open.ts";
@@ -97,7 +97,7 @@ export async function openAzureSession(options: AzureOptions): Promise<AzureSess
   const handler = createHttpHandler({
     connectTimeout: TIMEOUT_S * 1000,
     readTimeout: (options.readTimeout ?? TIMEOUT_S) * 1000,
-    ca: await certificateAuthorities(env),
+    ca: await requestsCaBundle(env),
     proxyFor: proxyChoice(env),
   });
   const where = `resource group ${resourceGroup} of Azure`;

@@ -1,6 +1,6 @@
 /** Compute Engine's API (v1), and its operations. */
 import { randomUUID } from "node:crypto";
-import { certificateAuthorities } from "../../azure/config.ts";
+import { requestsCaBundle } from "../../certificates.ts";
 import { CredentialsError } from "../../gcs/credentials.ts";
 import { createTokenSource } from "../../gcs/token.ts";
 import { createHttpHandler } from "../../s3/http_handler.ts";
@@ -62,7 +62,7 @@ const SCOPE = "https://www.googleapis.com/auth/compute";
 /** @throws {SnapshotError} kind `invalid` for an endpoint that can't be right */
 export async function openGcpSession(options: GcpOptions): Promise<GcpSession> {
   const { env } = options;
-  const ca = await certificateAuthorities(env);
+  const ca = await requestsCaBundle(env);
   const endpoint = endpointOf(env);
   const handler = createHttpHandler({
     connectTimeout: TIMEOUT_S * 1000,

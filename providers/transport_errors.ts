@@ -1,5 +1,5 @@
 /** Why there was no (whole) answer, in words, from the codes of node:http, node:tls and the handler. */
-import type { StoreErrorKind } from "../object_store.ts";
+import type { StoreErrorKind } from "./object_store.ts";
 
 export interface Verdict {
   readonly kind: StoreErrorKind;
@@ -42,6 +42,8 @@ export function judgeTransport(
     case "CONNECT_TIMEOUT":
     case "READ_TIMEOUT":
       return again(`no answer in time (${message})`);
+    case "PROXY_UNREACHABLE":
+      return again(`${message}; look at HTTP_PROXY and HTTPS_PROXY`);
     case "EMFILE":
     case "ENFILE":
       return again("too many open files; raise the limit (ulimit -n)");
@@ -55,6 +57,7 @@ export function judgeTransport(
     return final(`no TLS or HTTP was spoken there (${message}); look at http:// or https://`);
   }
   if (/the proxy answered/.test(message)) return final(message);
+  if (/checksum mismatch/i.test(message)) return again(`the data came damaged (${message})`);
   if (/certificate|unable to verify/i.test(message)) {
     return final(`its certificate is not accepted (${message}); ${advice.tls}`);
   }
