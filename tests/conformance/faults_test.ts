@@ -8,7 +8,7 @@ import {
   startGcsFakeForTests,
 } from "../../scripts/servers/fake_gcs_server.ts";
 import { startS3ForTests } from "../../scripts/servers/s3_for_tests.ts";
-import { faults, type FaultyServer, READ_TIMEOUT } from "./faults.ts";
+import { faults, type FaultyServer } from "./faults.ts";
 
 /** Seconds: more than a busy machine stands still, and no longer than five attempts can be waited for. */
 // Each says itself, loudly, why there is none and what would enable it.
@@ -22,9 +22,9 @@ faults(
     const bucket = await s3.newBucket();
     return {
       endpoint: s3.endpoint,
-      async open(endpointUrl, onNotice) {
+      async open(endpointUrl, readTimeout, onNotice) {
         const env = { ...s3.env, AWS_MAX_ATTEMPTS: "5" };
-        const options = { endpointUrl, readTimeout: READ_TIMEOUT, env, onNotice };
+        const options = { endpointUrl, readTimeout, env, onNotice };
         return (await openS3Store(`s3://${bucket}`, options)).store;
       },
       stop: s3.stop,
@@ -39,11 +39,11 @@ faults(
     const container = await azure.newContainer();
     return {
       endpoint: azurite.origin,
-      async open(endpoint, onNotice) {
+      async open(endpoint, readTimeout, onNotice) {
         const connectionString = azure.connectionString.replace(azurite.origin, endpoint);
         const url = `${azure.url.replace(azurite.origin, endpoint)}/${container}`;
         const env = { AZURE_STORAGE_CONNECTION_STRING: connectionString };
-        return (await openAzureStore(url, { env, readTimeout: READ_TIMEOUT, onNotice })).store;
+        return (await openAzureStore(url, { env, readTimeout, onNotice })).store;
       },
       stop: azure.stop,
     };
@@ -56,9 +56,9 @@ for (const server of google) {
     const bucket = await server.newBucket();
     return {
       endpoint: server.endpoint,
-      async open(endpoint, onNotice) {
+      async open(endpoint, readTimeout, onNotice) {
         const env = { ...server.env, STORAGE_EMULATOR_HOST: endpoint };
-        const options = { env, readTimeout: READ_TIMEOUT, onNotice };
+        const options = { env, readTimeout, onNotice };
         return (await openGcsStore(`gs://${bucket}`, options)).store;
       },
       stop: server.stop,
