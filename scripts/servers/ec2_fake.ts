@@ -191,8 +191,17 @@ async function serve(
 
 const ACTIONS: Readonly<Record<string, (fake: Ec2Fake, params: URLSearchParams) => string>> = {
   DescribeInstances(fake, params) {
+    const ids = listed(params, "InstanceId");
+    for (const id of ids) {
+      if (!/^i-[0-9a-f]+$/.test(id)) {
+        throw new Refused("InvalidInstanceID.Malformed", `Invalid id: "${id}"`);
+      }
+      if (!fake.instances.has(id)) {
+        throw new Refused("InvalidInstanceID.NotFound", `The instance ID '${id}' does not exist`);
+      }
+    }
     const found = [...fake.instances.values()].filter(({ id, name, state }) =>
-      filters(params).every(([filter, values]) => {
+      (ids.length === 0 || ids.includes(id)) && filters(params).every(([filter, values]) => {
         if (filter === "instance-id") return values.includes(id);
         if (filter === "tag:Name") return values.includes(name);
         if (filter === "instance-state-name") return values.includes(state);
@@ -213,7 +222,8 @@ const ACTIONS: Readonly<Record<string, (fake: Ec2Fake, params: URLSearchParams) 
         `<instancesSet><item><instanceId>${instance.id}</instanceId><instanceState><code>16</code>` +
         `<name>${instance.state}</name></instanceState><placement><availabilityZone>` +
         `${instance.zone}</availabilityZone></placement><rootDeviceType>ebs</rootDeviceType>` +
-        `<rootDeviceName>${instance.rootDevice}</rootDeviceName><blockDeviceMapping>${mapping}` +
+        `<rootDeviceName>${instance.rootDevice}</rootDeviceName><virtualizationType>hvm` +
+        `</virtualizationType><blockDeviceMapping>${mapping}` +
         `</blockDeviceMapping><tagSet>${tagSet(new Map([["Name", instance.name]]))}</tagSet>` +
         `</item></instancesSet></item>`;
     }).join("");
@@ -282,7 +292,10 @@ const ACTIONS: Readonly<Record<string, (fake: Ec2Fake, params: URLSearchParams) 
   DescribeSnapshots(fake, params) {
     const owners = listed(params, "Owner");
     if (owners.some((owner) => owner !== "self" && owner !== fake.account)) return "<snapshotSet/>";
+    const ids = listed(params, "SnapshotId");
+    for (const id of ids) if (!fake.snapshots.has(id) || !isKnown(fake, id)) throw noSnapshot(id);
     const found = [...fake.snapshots.values()].filter((snapshot) =>
+      (ids.length === 0 || ids.includes(snapshot.id)) &&
       filters(params).every(([filter, values]) => {
         if (filter === "snapshot-id") {
           return values.includes(snapshot.id) && isKnown(fake, snapshot.id);

@@ -4,14 +4,15 @@
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { chmodSync, mkdirSync, statSync, writeFileSync } from "node:fs";
-import { readFile, writeFile } from "node:fs/promises";
+import { mkdirSync, statSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { serverUser, type TestPostgres } from "../../scripts/servers/embedded_postgres.ts";
 import { type Cloud, newAws, testOnClouds } from "./clouds.ts";
 import type { RunResult } from "./executable.ts";
+import { installFindmnt, type MountTable } from "./findmnt.ts";
 import { type CloudOptions, type Host, makeDirectory, newHost } from "./host.ts";
 import { haveS3 } from "./stores.ts";
 
@@ -20,7 +21,7 @@ interface Scene extends AsyncDisposable {
   readonly host: Host;
   readonly server: TestPostgres;
   /** Mounted file systems: device → mount point, options. */
-  readonly mounts: Map<string, readonly [mountPoint: string, options: string]>;
+  readonly mounts: MountTable;
   run(
     command: string,
     options?: readonly string[],
@@ -37,22 +38,16 @@ async function newScene(cloud: Cloud): Promise<Scene> {
   const host = await newHost(cloud.store);
   const tbs = makeDirectory(host.newPath("tbs"));
   const server = await host.start({ major: 17, tablespaces: { fast: tbs } });
-  const mounts: Scene["mounts"] = new Map([
+  const mounts: MountTable = new Map([
     [cloud.devices.pgdata, [server.dataDirectory, "rw,noatime"]],
     [cloud.devices.tbs, [tbs, "rw,relatime,discard"]],
   ]);
-  const programs = makeDirectory(host.newPath("bin"), 0o755);
-  const table = join(programs, "mounts");
-  writeFileSync(join(programs, "findmnt"), FINDMNT.replaceAll("@TABLE@", table));
-  chmodSync(join(programs, "findmnt"), 0o755);
+  const findmnt = installFindmnt(makeDirectory(host.newPath("bin"), 0o755));
   const run: Scene["run"] = async (command, options, positionals, { env = {}, ...more } = {}) => {
-    const lines = [...mounts].map(([device, [mountPoint, mountOptions]]) =>
-      `${device} ${mountPoint.replaceAll(" ", "\\x20")} / ${device} ${mountOptions}\n`
-    );
-    await writeFile(table, lines.join(""));
+    findmnt.tell(mounts);
     return await host.cloud(command, options, positionals, {
       ...more,
-      env: { PATH: `${programs}:/usr/bin:/bin`, ...env },
+      env: { PATH: findmnt.path, ...env },
     });
   };
   return {
@@ -77,25 +72,6 @@ async function newScene(cloud: Cloud): Promise<Scene> {
     [Symbol.asyncDispose]: () => host[Symbol.asyncDispose](),
   };
 }
-
-/** By the table's first column for --source, by the longest mount point for --target. */
-const FINDMNT = `#!/bin/sh
-while [ $# -gt 0 ]; do
-  case $1 in
-    --source) source=$2; shift ;;
-    --target) target=$2; shift ;;
-  esac
-  shift
-done
-found=1
-while read -r device mount rest; do
-  if [ -n "$source" ] && [ "$device" = "$source" ]; then echo "$mount $rest"; found=0; fi
-  if [ -n "$target" ]; then
-    case "$target/" in "$mount"/*) echo "$mount $rest"; exit 0 ;; esac
-  fi
-done <'@TABLE@'
-exit $found
-`;
 
 async function ids(
   { host }: Scene,
