@@ -34,6 +34,15 @@ export async function snapshotsOfBackup(
     coolOffPeriod: values.awsSnapshotLockCoolOffPeriod,
     expirationDate: expiration === undefined ? undefined : new Date(expiration),
   };
+  if (
+    mode === undefined &&
+    (expiration ?? values.awsSnapshotLockDuration ?? values.awsSnapshotLockCoolOffPeriod) !==
+      undefined
+  ) {
+    context.log.warning(
+      "Snapshots are not locked: the other options of locks only count with --aws-snapshot-lock-mode",
+    );
+  }
   return await refusing(() =>
     openSnapshotProvider(cloud, {
       ...common(values, context),

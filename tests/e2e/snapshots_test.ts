@@ -5,13 +5,13 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdirSync, statSync } from "node:fs";
-import { readFile } from "node:fs/promises";
+import { copyFile, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { serverUser, type TestPostgres } from "../../scripts/servers/embedded_postgres.ts";
 import { type Cloud, newAws, testOnClouds } from "./clouds.ts";
-import type { RunResult } from "./executable.ts";
+import { runProgram, type RunResult } from "./executable.ts";
 import { installFindmnt, type MountTable } from "./findmnt.ts";
 import { type CloudOptions, type Host, makeDirectory, newHost } from "./host.ts";
 import { haveS3 } from "./stores.ts";
@@ -22,6 +22,8 @@ interface Scene extends AsyncDisposable {
   readonly server: TestPostgres;
   /** Mounted file systems: device → mount point, options. */
   readonly mounts: MountTable;
+  /** By which that findmnt is found. */
+  readonly path: string;
   run(
     command: string,
     options?: readonly string[],
@@ -55,6 +57,7 @@ async function newScene(cloud: Cloud): Promise<Scene> {
     host,
     server,
     mounts,
+    path: findmnt.path,
     run,
     backup: (options = [], more = {}) =>
       run(
@@ -411,7 +414,8 @@ Deno.test({
     assert.match(late.stderr, /not complete within 1 s \(--aws-await-snapshots-timeout\)/);
     assert.match(late.stderr, /could not be deleted: .*locked.*; backup\.info names them/);
     assert.equal(fake.snapshots.size, 4);
-    const own = await scene.backup(["--snapshot-timeout", "1"]);
+    const own = await scene.backup(["--snapshot-timeout", "1", "--aws-snapshot-lock-duration=1"]);
+    assert.match(own.stderr, /WARNING: Snapshots are not locked: .*--aws-snapshot-lock-mode/);
     assert.match(own.stderr, /not complete within 1 s \(--snapshot-timeout\)/);
     assert.equal(fake.snapshots.size, 4);
     const all = await ids(scene);
@@ -454,6 +458,49 @@ Deno.test({
     assert.equal(deleted.code, 0, deleted.stderr);
     assert.match(deleted.stderr, /was not there any more/);
     assert.deepEqual(cloud.snapshots(), []);
+  },
+});
+
+Deno.test({
+  name: "snapshots: the script that users verify their cloud with (AWS)",
+  ignore: !haveS3,
+  async fn() {
+    await using cloud = await newAws();
+    await using scene = await newScene(cloud);
+    const { host, server } = scene;
+    const script = host.newPath("verify.sh");
+    await copyFile(new URL("../../scripts/verify_snapshots.sh", import.meta.url), script);
+    // A backup takes some seconds, so that it can be stopped.
+    cloud.fake.looksUntilComplete = 4;
+    await scene.run("backup-list");
+    const verify = (...words: string[]) =>
+      runProgram("/bin/sh", [
+        ...[script, ...words, cloud.store.url, ...cloud.store.options, ...cloud.backupOptions],
+        ...["-d", server.conninfo(), "--snapshot-instance", "db1", "--snapshot-disk", "pgdata"],
+      ], {
+        env: { ...cloud.store.env, PATH: scene.path, BARMAN_CLOUD: host.executable },
+        cwd: host.directory,
+        timeout: 120_000,
+        ...serverUser(),
+      });
+    const well = await verify();
+    assert.equal(well.code, 0, well.stdout + well.stderr);
+    assert.doesNotMatch(well.stdout, /FAILED|skipped/);
+    assert.match(well.stdout, /ok +a backup was taken/);
+    assert.match(well.stdout, /ok +backup-show tells of its snapshots\n.*provider/);
+    assert.match(well.stdout, /ok +restore looks at the disks of db1/);
+    assert.match(well.stdout, /ok +a backup that was stopped deleted its snapshots/);
+    assert.equal(well.stdout.match(/ok +backup \w+ was deleted/g)?.length, 2);
+    assert.match(well.stdout, /All is well\n$/);
+    assert.deepEqual(cloud.snapshots(), []);
+    // The fake's disk never comes to this machine: that it notices.
+    const ill = await verify("--create-volumes");
+    assert.equal(ill.code, 1, ill.stdout);
+    assert.deepEqual(ill.stdout.match(/FAILED .*/g), ["FAILED  /dev/sdi is no block device"]);
+    assert.match(ill.stdout, /Attached volume vol-\w+ to i-\w+ as \/dev\/sdi/);
+    assert.match(ill.stdout, /ok +restore finds these disks, and that they are not mounted/);
+    assert.equal((await verify("x")).code, 1);
+    assert.equal((await runProgram("/bin/sh", [script], { cwd: host.directory })).code, 3);
   },
 });
 
