@@ -18,6 +18,10 @@ export interface ServerLayout {
   backupInfo(id: string): string;
   /** `PREFIX/SERVER/base/ID/backup_label`: of backups made of disk snapshots only. */
   backupLabel(id: string): string;
+  /** `PREFIX/SERVER/base/ID/backup_manifest`, which is ours: the files of the backup, in PostgreSQL's format. */
+  manifest(id: string): string;
+  /** `PREFIX/SERVER/base/ID/verification.json`, which is ours: what was checked while it was taken. */
+  record(id: string): string;
   /** `PREFIX/SERVER/base/ID/NAME.tar[.gz]`, from the second on `NAME_0001.tar[.gz]`. */
   archive(id: string, name: string, index: number, extension: string): string;
   /**
@@ -57,6 +61,8 @@ export function serverLayout(prefix: string, server: string): ServerLayout {
     backup,
     backupInfo: (id) => `${backup(id)}backup.info`,
     backupLabel: (id) => `${backup(id)}backup_label`,
+    manifest: (id) => `${backup(id)}backup_manifest`,
+    record: (id) => `${backup(id)}verification.json`,
     archive: (id, archive, index, extension) =>
       `${backup(id)}${archive}${
         index === 0 ? "" : `_${String(index).padStart(4, "0")}`

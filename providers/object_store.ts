@@ -118,6 +118,15 @@ export interface UploadedPart {
   readonly etag: string;
 }
 
+/** What a store's answer to `complete` tells of the object that it made. */
+export interface CompletedObject {
+  /**
+   * The `etag` that `head` must tell from now on; absent where the answer does not tell, or was lost. Where the store
+   * makes it of the parts' checksums it is computed of them, not taken from the answer.
+   */
+  readonly etag?: string | undefined;
+}
+
 /**
  * An object being written in parts. Nothing is visible under the key before `complete`. Parts may be
  * sent in any order and several at once; sending a number again replaces that part.
@@ -126,7 +135,7 @@ export interface MultipartUpload {
   readonly key: string;
   uploadPart(number: number, body: Uint8Array, options?: Cancellable): Promise<UploadedPart>;
   /** Makes the object of the parts in order of their numbers. At least one part is needed. */
-  complete(parts: readonly UploadedPart[], options?: Cancellable): Promise<void>;
+  complete(parts: readonly UploadedPart[], options?: Cancellable): Promise<CompletedObject>;
   /** Removes what was sent. Safe to call twice, and after a failed `complete`. */
   abort(options?: Cancellable): Promise<void>;
 }

@@ -6,6 +6,7 @@ import { setTimeout as timer } from "node:timers/promises";
 import { compareKeys } from "./key_order.ts";
 import {
   type Cancellable,
+  type CompletedObject,
   type DeleteFailure,
   type DeleteOptions,
   type GetOptions,
@@ -365,15 +366,16 @@ async function retriedComplete(
   parts: readonly UploadedPart[],
   createOnly: boolean,
   options: Cancellable | undefined,
-): Promise<void> {
+): Promise<CompletedObject> {
   let answerLost = false;
-  await repeat(retry, `finish writing ${upload.key}`, options, async () => {
+  return await repeat(retry, `finish writing ${upload.key}`, options, async () => {
     try {
-      await upload.complete(parts, options);
+      return await upload.complete(parts, options);
     } catch (error) {
       if (isStoreError(error) && error.retryable) answerLost = true;
       if (!answerLost || !isStoreError(error, "not-found")) throw error;
       await requireCompleted(store, upload.key, parts, createOnly, error, options);
+      return {};
     }
   });
 }

@@ -17,6 +17,7 @@ export interface ArchiveReports {
   /** Bytes of file content stored. */
   readonly onContent: TarStreamOptions["onContent"];
   readonly onNotice: (message: string) => void;
+  readonly inspect?: TarStreamOptions["inspect"];
 }
 
 /** `tar`, `tar.gz`, …: what keys of archives end with. */
@@ -88,10 +89,10 @@ async function* archiveBytes(
   first: OpenMember | undefined,
   next: () => Promise<OpenMember | undefined>,
   { compression, level, maxArchiveSize }: ArchiveSettings,
-  { onContent, onNotice }: ArchiveReports,
+  { onContent, onNotice, inspect }: ArchiveReports,
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
-  const options = { onContent, onShrunk: onNotice, signal };
+  const options = { onContent, onShrunk: onNotice, inspect, signal };
   if (compression === undefined) {
     const isFull = (bytes: number) => bytes > maxArchiveSize;
     yield* tarStream(first, next, { ...options, isFull });

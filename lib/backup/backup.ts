@@ -4,9 +4,11 @@ import type { ObjectStore, Tags } from "../../providers/object_store.ts";
 import type { CompressionName } from "../compression/table.ts";
 import type { ServerLayout } from "../layout.ts";
 import type { ProgressListener } from "../progress.ts";
+import { spanOf, spanText, waitForWal } from "../wal/presence.ts";
 import { archiveExtension } from "./archive_writer.ts";
 import { BackupError, reasonOf } from "./backup_error.ts";
 import { newBackupId } from "./backup_id.ts";
+import type { ManifestChecksum, WalRange } from "./backup_manifest.ts";
 import {
   type BackupInfo,
   formatBackupInfo,
@@ -19,6 +21,7 @@ import { majorVersionOf } from "./hook.ts";
 import { type OpenMember, textMember } from "./members.ts";
 import { type ArchiveSizes, partSizeFor } from "./part_sizes.ts";
 import type { PyDict, PyValue } from "./python_literal.ts";
+import { createRecorder, type Recorder } from "./recorder.ts";
 import {
   afterStop,
   learnFacts,
@@ -64,6 +67,10 @@ export interface ServerFacts {
   /** Those that have a location. */
   readonly tablespaces: readonly Tablespace[];
   readonly dataChecksums: string | null;
+  /** Of data pages, in bytes. */
+  readonly blockSize: number | null;
+  /** Data pages of one file of a relation. */
+  readonly segmentBlocks: number | null;
   readonly summarizeWal: string | null;
   /** Bytes. */
   readonly clusterSize: number | null;
@@ -86,6 +93,18 @@ export interface StopOptions {
   readonly archiveTimeout: number | undefined;
 }
 
+/** What a backup proves of itself before it says DONE. */
+export interface BackupChecks {
+  /** What becomes of a backup in which pages are damaged: `fail` makes it FAILED, after all of it was stored. */
+  readonly pages: "off" | "warn" | "fail";
+  /** How the manifest sums up files; null for no manifest. */
+  readonly manifest: ManifestChecksum | null;
+  /** What becomes of a backup whose WAL is not in this store's archive. */
+  readonly wal: "off" | "warn" | "fail";
+  /** Seconds to wait for that WAL; 0 for one look. */
+  readonly walTimeout: number;
+}
+
 export interface BackupOptions {
   readonly store: ObjectStore;
   readonly layout: ServerLayout;
@@ -99,6 +118,7 @@ export interface BackupOptions {
   readonly immediateCheckpoint: boolean;
   /** Seconds to wait for the last WAL to be archived; undefined for no limit. */
   readonly archiveTimeout: number | undefined;
+  readonly checks: BackupChecks;
   readonly signal: AbortSignal;
   readonly now: () => Date;
   readonly onStarted: (id: string) => void;
@@ -153,10 +173,23 @@ export async function takeBackup(server: BackupServer, options: BackupOptions): 
     signal,
     onNotice: options.onWarning,
   });
+  const recorder = createRecorder({
+    store,
+    layout,
+    id,
+    tags,
+    signal: uploader.signal,
+    manifest: options.checks.manifest,
+    verifyPages: options.checks.pages !== "off",
+    onWarning: options.onWarning,
+  });
   let action = "uploading data";
   try {
-    await storeCluster(id, server, options, uploader, learn);
+    const wal = await storeCluster(id, server, options, uploader, recorder, learn);
     await uploader.finish();
+    action = "verifying data";
+    await recorder.finishManifest(wal);
+    await prove(id, wal, info.xlogSegmentSize, recorder, options);
     learn({ copyStats: copyStats(uploader, options.jobs, created), status: "DONE" });
     action = "uploading backup.info file";
     await putInfo(signal);
@@ -172,9 +205,58 @@ export async function takeBackup(server: BackupServer, options: BackupOptions): 
         options.onWarning(`Cannot store backup.info of the failed backup: ${reasonOf(problem)}`);
       }
     };
-    await Promise.all([uploader.abort(), lastWords()]);
+    await Promise.all([uploader.abort(), recorder.abort(), lastWords()]);
     throw new BackupError("failed", `Backup ${id} failed: ${reason}`, { cause: error });
   }
+}
+
+/**
+ * The WAL that the backup needs is looked for in the archive, and what was found out is stored.
+ * @throws {BackupError} when it is not to say DONE
+ */
+async function prove(
+  id: string,
+  range: WalRange,
+  segmentSize: number,
+  recorder: Recorder,
+  { store, layout, signal, checks, onWarning, onNotice, onProgress }: BackupOptions,
+): Promise<void> {
+  const span = spanOf(range.start, range.end, range.timeline, segmentSize);
+  const missing = checks.wal === "off" ? null : await waitForWal(store, layout, span, {
+    timeoutMs: checks.walTimeout * 1000,
+    signal,
+    onWaiting({ segments }) {
+      onNotice(
+        `Waiting up to ${checks.walTimeout} s for the WAL of the backup to be in the archive: ${segments} of ${
+          spanText(span, span)
+        } not there yet`,
+      );
+      onProgress({
+        activity: "waiting for WAL to be in the archive",
+        doneBytes: 0,
+        totalBytes: null,
+      });
+    },
+  });
+  await recorder.finish(checks.wal === "off" ? null : { missing });
+  const { pages, failures } = recorder.pages;
+  if (failures > 0) {
+    const message = `${failures} of ${pages} pages are damaged: see ${layout.record(id)}`;
+    if (checks.pages === "fail") throw new BackupError("failed", message);
+    onWarning(message);
+  }
+  if (missing === null) return;
+  const [first] = missing.ranges.items;
+  const message = `The backup needs WAL that is not in ${layout.wals}: ${
+    first === undefined ? "" : spanText(span, first)
+  }${missing.ranges.total > 1 ? " and more" : ""}`;
+  if (checks.wal === "fail") {
+    throw new BackupError("failed", `${message}; see --wal-timeout and whether archiving works`);
+  }
+  onWarning(
+    `${message}; it can be restored only when that WAL is archived there, or if it is archived elsewhere ` +
+      "(--missing-wal ignore)",
+  );
 }
 
 /** Everything between the id and the last archive. */
@@ -183,8 +265,9 @@ async function storeCluster(
   server: BackupServer,
   options: BackupOptions,
   uploader: PartUploader,
+  recorder: Recorder,
   learn: (known: Partial<BackupInfo>) => void,
-): Promise<void> {
+): Promise<WalRange> {
   const { layout, onProgress, onNotice, onWarning } = options;
   const { signal } = uploader;
   signal.throwIfAborted();
@@ -204,7 +287,15 @@ async function storeCluster(
   learn(started(start, facts.segmentSize));
   onNotice(`Backup ${id} started at ${lsnText(start.lsn)} on timeline ${start.timeline}`);
 
+  const inspection = await recorder.begin({
+    ...facts,
+    version: server.version,
+    systemIdentifier: systemid,
+    startLsn: start.lsn,
+  });
+
   let doneBytes = 0;
+  let end = start.lsn;
   const last = async function* (data: CopiedData): AsyncGenerator<OpenMember> {
     yield* externalFiles(facts, data.dataDirectories, data.owners);
     for (const path of await includedOutside(facts, data.dataDirectories)) {
@@ -218,6 +309,7 @@ async function storeCluster(
       totalBytes: facts.clusterSize,
     });
     const stop = await server.stop({ signal, archiveTimeout: options.archiveTimeout });
+    end = stop.lsn;
     learn(stopped(stop, facts.segmentSize));
     onNotice(`Backup ${id} stopped at ${lsnText(stop.lsn)} on timeline ${stop.timeline}`);
     await afterStop(server, id, signal, onWarning);
@@ -238,6 +330,7 @@ async function storeCluster(
       maxArchiveSize: options.sizes.maxArchiveSize,
       keyOf: (name, index) => layout.archive(id, name, index, extension),
       uploader,
+      inspection,
       totalBytes: facts.clusterSize,
       onProgress: (progress) => {
         doneBytes = progress.doneBytes;
@@ -246,6 +339,7 @@ async function storeCluster(
       onNotice,
     },
   );
+  return { timeline: start.timeline, start: start.lsn, end };
 }
 
 /** @throws {BackupError} when there is none here, or it is that of another server */

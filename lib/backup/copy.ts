@@ -7,6 +7,7 @@ import type { ProgressListener } from "../progress.ts";
 import { type ArchiveSettings, writeArchives } from "./archive_writer.ts";
 import { dataExclusions, tablespaceExclusions } from "./exclusions.ts";
 import { isBelow } from "./external_files.ts";
+import { inspectionOf, type InspectionOptions } from "./inspection.ts";
 import {
   openControlFile,
   type OpenMember,
@@ -38,6 +39,8 @@ export interface CopyOptions extends ArchiveSettings {
   readonly onProgress: ProgressListener;
   /** What is worth a log line. */
   readonly onNotice: (message: string) => void;
+  /** Who looks at what is stored, if anybody. */
+  readonly inspection?: InspectionOptions | undefined;
 }
 
 /** What the members that end the data archive need to know. */
@@ -70,7 +73,12 @@ export async function copyCluster(
       options.onProgress({ activity, doneBytes, totalBytes });
     };
     const key = (index: number) => keyOf(name, index);
-    await writeArchives(name, members, key, options, { onContent, onNotice }, uploader);
+    const { inspection } = options;
+    const directory = name === "data" ? "" : `pg_tblspc/${name}/`;
+    const inspect = inspection === undefined
+      ? undefined
+      : (open: OpenMember) => inspectionOf(open, directory, inspection);
+    await writeArchives(name, members, key, options, { onContent, onNotice, inspect }, uploader);
   };
   const onSkipped = (message: string) => onNotice(`Not stored: ${message}`);
 

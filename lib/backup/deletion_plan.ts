@@ -13,7 +13,7 @@ export interface BackupDeletion {
   readonly snapshots: SnapshotsInfo | null;
   /** Key of the label that snapshot backups have as an object of its own. */
   readonly label: string | null;
-  /** Keys, in Barman's order. */
+  /** Keys, in Barman's order; then what is ours beside them: the manifest and the record of checks. */
   readonly archives: readonly string[];
   /** Key; goes last, so that a deletion that failed can be repeated. */
   readonly info: string;
@@ -48,12 +48,16 @@ export function deletionPlan(input: DeletionPlanInput): BackupDeletion[] {
     const { id, info } = backup;
     if (!ids.has(id)) continue;
     if (keepStatus(keeps, id) !== null) throw new RangeError(`Backup ${id} is kept`);
+    const ours = new Set([layout.manifest(id), layout.record(id)]);
     const archives = backupArchives(layout.backup(id), objects.get(id) ?? [], info);
     deletions.push({
       id,
       snapshots: info.snapshotsInfo,
       label: info.snapshotsInfo === null ? null : layout.backupLabel(id),
-      archives: allArchives(archives).map(({ object }) => object.key),
+      archives: [
+        ...allArchives(archives).map(({ object }) => object.key),
+        ...(objects.get(id) ?? []).map(({ key }) => key).filter((key) => ours.has(key)),
+      ],
       info: layout.backupInfo(id),
       wal: walRule(remaining, backup, keeps, stopAtStandalone),
       warnings: info.snapshotsInfo === null ? oddities(id, archives) : [],

@@ -6,9 +6,13 @@ import type { ServerLayout } from "../layout.ts";
 import type { ProgressListener } from "../progress.ts";
 import { archiveExtension } from "./archive_writer.ts";
 import { type BackupInfo, parseBackupInfo } from "./backup_info.ts";
+import type { BackupChecks } from "./backup.ts";
+import type { WalRange } from "./backup_manifest.ts";
 import { copyCluster } from "./copy.ts";
 import type { OpenMember } from "./members.ts";
 import type { ArchiveSizes } from "./part_sizes.ts";
+import { createRecorder, type Recorder } from "./recorder.ts";
+import { parseLsn } from "../postgres/lsn.ts";
 import { createPartUploader } from "./upload.ts";
 
 /** What Barman tells its hook scripts. */
@@ -73,10 +77,13 @@ export interface HookOptions {
   readonly compression: CompressionName | undefined;
   readonly level: number | undefined;
   readonly jobs: number;
+  /** WAL is Barman's matter here. */
+  readonly checks: Pick<BackupChecks, "pages" | "manifest">;
   readonly sizes: ArchiveSizes;
   readonly signal: AbortSignal;
   readonly onProgress: ProgressListener;
   readonly onNotice: (message: string) => void;
+  readonly onWarning: (message: string) => void;
 }
 
 /**
@@ -95,8 +102,27 @@ export async function storeHookBackup(backup: HookBackup, options: HookOptions):
     signal: options.signal,
     onNotice,
   });
+  const recorder = createRecorder({
+    store,
+    layout,
+    id: backup.id,
+    tags,
+    signal: uploader.signal,
+    manifest: options.checks.manifest,
+    verifyPages: options.checks.pages !== "off",
+    onWarning: options.onWarning,
+  });
+  const range = rangeOf(info);
   const extension = archiveExtension(compression);
   try {
+    const inspection = range === null ? undefined : await recorder.begin({
+      version: versionOf(info, backup),
+      systemIdentifier: info.systemid,
+      dataChecksums: info.dataChecksums,
+      blockSize: null,
+      segmentBlocks: null,
+      startLsn: range.start,
+    });
     await copyCluster(
       {
         dataDirectory: `${backup.directory}/data`,
@@ -114,17 +140,36 @@ export async function storeHookBackup(backup: HookBackup, options: HookOptions):
         maxArchiveSize: sizes.maxArchiveSize,
         keyOf: (name, index) => layout.archive(backup.id, name, index, extension),
         uploader,
+        inspection,
         totalBytes: info.size,
         onProgress,
         onNotice,
       },
     );
     await uploader.finish();
+    if (range !== null) {
+      await recorder.finishManifest(range);
+      await recorder.finish(null);
+      refuseDamage(recorder, options);
+    }
     await store.put(layout.backupInfo(backup.id), metadata, { tags, signal: uploader.signal });
   } catch (error) {
-    await uploader.abort();
+    await Promise.all([uploader.abort(), recorder.abort()]);
     throw error;
   }
+}
+
+/** Null for metadata that lack it: nothing is recorded then. */
+function rangeOf({ timeline, beginXlog, endXlog }: BackupInfo): WalRange | null {
+  if (timeline === null || beginXlog === null || endXlog === null) return null;
+  return { timeline, start: parseLsn(beginXlog), end: parseLsn(endXlog) };
+}
+
+function refuseDamage({ pages }: Recorder, { checks, onWarning }: HookOptions): void {
+  if (pages.failures === 0) return;
+  const message = `${pages.failures} of ${pages.pages} pages are damaged`;
+  if (checks.pages === "fail") throw new Error(message);
+  onWarning(message);
 }
 
 /** What tablespaces' version directories are named by: 150004 → `15`, 90624 → `9.6`. */

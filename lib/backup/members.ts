@@ -15,8 +15,8 @@ export interface OpenMember {
 
 export type MemberContent =
   | { readonly kind: "none" }
-  /** All of it: `member.size` bytes. */
-  | { readonly kind: "bytes"; readonly bytes: Uint8Array }
+  /** All of it: `member.size` bytes; of the file at `path`, where it is one. */
+  | { readonly kind: "bytes"; readonly bytes: Uint8Array; readonly path?: string | undefined }
   /** To be read from the handle's start, and closed by whoever takes it. */
   | { readonly kind: "handle"; readonly handle: FileHandle; readonly path: string };
 
@@ -144,7 +144,7 @@ export async function openFile(
     }
     const bytes = options.buffer?.subarray(0, size) ?? new Uint8Array(size);
     bytes.fill(0, await readFully(handle, bytes, 0, size));
-    return { member, content: { kind: "bytes", bytes } };
+    return { member, content: { kind: "bytes", bytes, path: absolute } };
   } catch (error) {
     throw unreadable(absolute, error);
   } finally {

@@ -1,6 +1,7 @@
 /** The bytes of one tar archive, made of opened members. */
 import { endOfArchive, memberHeader } from "../tar/writer.ts";
 import { paddingOf } from "../tar/format.ts";
+import { type ContentInspection, PIECE_ALIGNMENT } from "./inspection.ts";
 import { type OpenMember, readFully } from "./members.ts";
 import { displayPath } from "./raw_names.ts";
 import { unreadable } from "./walk.ts";
@@ -12,6 +13,8 @@ export interface TarStreamOptions {
   readonly onContent: (bytes: number) => void;
   /** Told when a file was shorter than it was when opened. */
   readonly onShrunk: (message: string) => void;
+  /** Who looks at the content of a member, if anybody. */
+  readonly inspect?: ((open: OpenMember) => ContentInspection | undefined) | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -52,18 +55,29 @@ export async function* tarStream(
     while (open !== undefined) {
       options.signal.throwIfAborted();
       const { member, content } = open;
+      const inspection = options.inspect?.(open);
       const header = memberHeader(member);
       for (const full of put(header.length, header)) yield full;
       if (content.kind === "bytes") {
+        const looking = inspection?.piece(content.bytes.subarray(0, member.size), 0);
+        if (looking !== undefined) await looking;
         for (const full of put(member.size, content.bytes)) yield full;
       }
       if (content.kind === "handle") {
         let rest = member.size;
         while (rest > 0) {
           options.signal.throwIfAborted();
-          const wanted = Math.min(rest, CHUNK_SIZE - used);
+          const wanted = pieceSize(rest, CHUNK_SIZE - used);
+          if (wanted === 0) {
+            yield chunk.subarray(0, used);
+            used = 0;
+            continue;
+          }
           const count = await readFully(content.handle, chunk, used, wanted)
             .catch((error) => Promise.reject(unreadable(content.path, error)));
+          const piece = chunk.subarray(used, used + count);
+          const looking = inspection?.piece(piece, member.size - rest);
+          if (looking !== undefined) await looking;
           used += count;
           total += count;
           rest -= count;
@@ -75,6 +89,7 @@ export async function* tarStream(
             options.onShrunk(
               `${displayPath(content.path)} got ${rest} bytes shorter while it was read`,
             );
+            inspection?.zeros(rest);
             for (const full of put(rest)) yield full;
             rest = 0;
           }
@@ -82,6 +97,8 @@ export async function* tarStream(
         await content.handle.close();
       }
       open = undefined;
+      const ending = member.type === "file" ? inspection?.end() : undefined;
+      if (ending !== undefined) await ending;
       options.onContent(member.size);
       for (const full of put(paddingOf(member.size))) yield full;
       if (options.isFull(total)) break;
@@ -94,4 +111,9 @@ export async function* tarStream(
   const end = endOfArchive(total);
   for (const full of put(end.length, end)) yield full;
   if (used > 0) yield chunk.subarray(0, used);
+}
+
+/** How much to read at once, so that the next piece begins at a page of its file; 0 when there is no room for that. */
+function pieceSize(rest: number, room: number): number {
+  return rest <= room ? rest : room - room % PIECE_ALIGNMENT;
 }

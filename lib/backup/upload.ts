@@ -1,10 +1,14 @@
 /** Uploading archives in parts: several parts at once over all archives, in bounded memory. */
 import { Buffer } from "node:buffer";
-import type {
-  MultipartUpload,
-  ObjectStore,
-  Tags,
-  UploadedPart,
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  type CompletedObject,
+  isStoreError,
+  type MultipartUpload,
+  type ObjectStore,
+  type StoredObject,
+  type Tags,
+  type UploadedPart,
 } from "../../providers/object_store.ts";
 import { abortable, untilAborted } from "./abortable.ts";
 
@@ -18,7 +22,11 @@ export interface PartUploader {
    * @param item what the times are counted under: `data`, `16384`
    */
   upload(item: string, key: string, bytes: AsyncIterable<Uint8Array>): Promise<void>;
-  /** Resolves when all objects are complete; rejects with the first failure. */
+  /**
+   * Resolves when all objects are complete and the store tells of each the size (and checksum, where it tells one) of
+   * what was sent; rejects with the first failure.
+   * @throws {StoredDifferently}
+   */
   finish(): Promise<void>;
   /**
    * After a failure: end what is under way and remove the parts of every object that is not complete. Never
@@ -31,6 +39,13 @@ export interface PartUploader {
   capacity(): number;
   /** Seconds by item, in the order of their beginning. */
   times(): ReadonlyMap<string, UploadTimes>;
+  /** What is complete, in the order of completion. */
+  stored(): readonly StoredObject[];
+}
+
+/** The store has something else than what was sent. */
+export class StoredDifferently extends Error {
+  override readonly name = "StoredDifferently";
 }
 
 export interface UploadTimes {
@@ -52,7 +67,12 @@ export interface PartUploaderOptions {
   readonly partSize: number;
   readonly signal: AbortSignal;
   readonly onNotice: (message: string) => void;
+  /** Pauses, in milliseconds, before an object that is not as it was sent is looked at again. */
+  readonly looksAgainMs?: readonly number[] | undefined;
 }
+
+/** Some stores tell for a moment what was there before. */
+const LOOKS_AGAIN_MS = [250, 1000, 3000];
 
 /** How long each step of the clean-up may take, in milliseconds: less than what containers are given to stop. */
 const CLEAN_UP_MS = 10_000;
@@ -68,6 +88,8 @@ export function createPartUploader(options: PartUploaderOptions): PartUploader {
   const buffers = createPool(slots + 1, () => partSize);
   const open = new Set<MultipartUpload>();
   const underWay = new Set<Promise<void>>();
+  const stored: StoredObject[] = [];
+  let saidUnchecked = false;
   const times = new Map<string, { start: number; end: number; serialized: number }>();
   let busySlots = 0;
   const waiting: (() => void)[] = [];
@@ -154,10 +176,53 @@ export function createPartUploader(options: PartUploaderOptions): PartUploader {
       if (buffer !== undefined) buffers.give(buffer);
     }
     beside((async () => {
-      await multipart.complete(await Promise.all(parts), { signal });
+      const sent = await Promise.all(parts);
+      const completed = await multipart.complete(sent, { signal });
       open.delete(multipart);
       time.end = performance.now() / 1000;
+      stored.push(await checked(key, sent, completed));
     })());
+  };
+
+  /**
+   * One request: is the object that is there the one that was sent? The store compared each part when it arrived.
+   * @throws {StoredDifferently}
+   */
+  const checked = async (
+    key: string,
+    parts: readonly UploadedPart[],
+    completed: CompletedObject,
+  ): Promise<StoredObject> => {
+    const size = parts.reduce((sum, part) => sum + part.size, 0);
+    const { etag } = completed;
+    const sent = { key, size, ...(etag === undefined ? {} : { etag }) };
+    const pauses = [...(options.looksAgainMs ?? LOOKS_AGAIN_MS)];
+    for (;;) {
+      const found = await lookFor(sent);
+      const problem = difference(found, sent, store.description);
+      if (found !== null && problem === null) return found;
+      const pause = pauses.shift();
+      if (pause === undefined) throw new StoredDifferently(problem ?? `${key} is not there`);
+      await sleep(pause, undefined, { signal });
+    }
+  };
+
+  /** Null when it is not there; what was sent when we may not know. */
+  const lookFor = async (sent: StoredObject): Promise<StoredObject | null> => {
+    try {
+      return await store.head(sent.key, { signal });
+    } catch (error) {
+      if (isStoreError(error, "not-found")) return null;
+      // Who may write but not look: the store's word has to do, as it always did.
+      if (!isStoreError(error, "denied")) throw error;
+      if (!saidUnchecked) {
+        options.onNotice(
+          `Cannot check that objects are stored as they were sent: ${error.message}`,
+        );
+      }
+      saidUnchecked = true;
+      return sent;
+    }
   };
 
   /** The upload once it has begun. When we must stop before, `abort` still finds it. */
@@ -207,6 +272,7 @@ export function createPartUploader(options: PartUploaderOptions): PartUploader {
       if (times.size > 0) throw new Error("Cannot change the size of parts: some were uploaded");
       partSize = bytes;
     },
+    stored: () => stored,
     capacity: () => partSize * store.limits.maxParts,
     times: () =>
       new Map(
@@ -216,6 +282,23 @@ export function createPartUploader(options: PartUploaderOptions): PartUploader {
         ]),
       ),
   };
+}
+
+/** In words; null when there is none. */
+function difference(
+  found: StoredObject | null,
+  sent: StoredObject,
+  where: string,
+): string | null {
+  const { key, size, etag } = sent;
+  if (found === null) {
+    return `${key} is not in ${where} though the store said that it was stored`;
+  }
+  if (found.size !== size) {
+    return `${key} has ${found.size} bytes in ${where}, but ${size} were sent`;
+  }
+  if (etag === undefined || found.etag === undefined || found.etag === etag) return null;
+  return `${key} in ${where} is not what was sent: its checksum (etag) is ${found.etag}, not ${etag}`;
 }
 
 interface BufferPool {

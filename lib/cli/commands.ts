@@ -40,6 +40,12 @@ export const COMMANDS: readonly CommandEntry[] = [
   barman("wal-archive", "for archive_command", () => import("../commands/wal_archive.ts")),
   barman("wal-restore", "for restore_command", () => import("../commands/wal_restore.ts")),
   {
+    name: "backup-verify",
+    summary: "read a backup back and check all of it",
+    barman: false,
+    load: () => import("../commands/backup_verify.ts"),
+  },
+  {
     name: "wal-verify",
     summary: "look for gaps in the WAL archive",
     barman: false,

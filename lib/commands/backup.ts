@@ -5,7 +5,7 @@ import { type ProgressDisplay, startProgress } from "../cli/progress.ts";
 import { redactor } from "../cli/redact.ts";
 import { abortable } from "../backup/abortable.ts";
 import { BackupError, reasonOf } from "../backup/backup_error.ts";
-import type { BackupServer } from "../backup/backup.ts";
+import type { BackupChecks, BackupServer } from "../backup/backup.ts";
 import { type HookBackup, hookBackupOf, HookError, storeHookBackup } from "../backup/hook.ts";
 import { archiveSizes } from "../backup/part_sizes.ts";
 import { compressionLevel, type CompressionName } from "../compression/table.ts";
@@ -144,7 +144,11 @@ async function backUpServer(
     if (wantsSnapshots(values)) id = await takeSnapshots(values, context, server, options);
     else {
       const { takeBackup } = await import("../backup/backup.ts");
-      id = await takeBackup(server, { ...howToStore(values, context, store), ...options });
+      id = await takeBackup(server, {
+        ...howToStore(values, context, store),
+        ...options,
+        checks: checksOf(values),
+      });
     }
     log.info(`Backup ${id} is complete`);
   } finally {
@@ -213,6 +217,8 @@ async function storeForBarman(
       signal,
       onProgress: progress.listener,
       onNotice: (message) => log.info(message),
+      onWarning: (message) => log.warning(message),
+      checks: checksOf(values),
     });
     log.info(`Backup ${hook.id} is stored`);
   } finally {
@@ -225,6 +231,15 @@ async function storeForBarman(
  * once and are large. Barman has no backups in these formats.
  */
 const BACKUP_LEVELS: Partial<Record<CompressionName, number>> = { lz4: 0, zstd: 3 };
+
+function checksOf(values: BackupValues): BackupChecks {
+  return {
+    pages: values.noVerifyPageChecksums ? "off" : values.pageChecksumFailure ?? "warn",
+    manifest: values.noManifest ? null : values.manifestChecksums ?? "sha256",
+    wal: values.missingWal === "ignore" ? "off" : values.missingWal ?? "warn",
+    walTimeout: values.walTimeout,
+  };
+}
 
 /** What both kinds of backup are told about archives and parts. */
 function howToStore(values: BackupValues, { log }: CommandContext, store: ObjectStore) {

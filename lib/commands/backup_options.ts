@@ -80,6 +80,45 @@ export const BACKUP_OPTIONS = [
       "(default: no limit, as the backup is of no use without that WAL)",
     { parse: integer("number of seconds", 1), metavar: "SECONDS", ours: true },
   ),
+  choice(
+    "pageChecksumFailure",
+    ["--page-checksum-failure"],
+    ["warn", "fail"],
+    "what to do when data pages have wrong checksums (data_checksums): 'warn' (default) lists them and ends with 0, " +
+      "'fail' stores all the same, but with status FAILED, and ends with 1",
+    { ours: true },
+  ),
+  flag(
+    "noVerifyPageChecksums",
+    ["--no-verify-page-checksums"],
+    "do not look at the checksums of data pages",
+    { ours: true },
+  ),
+  choice(
+    "manifestChecksums",
+    ["--manifest-checksums"],
+    ["sha256", "crc32c", "none"],
+    "how the manifest of files sums them up (default: sha256)",
+    { ours: true },
+  ),
+  flag("noManifest", ["--no-manifest"], "do not store a manifest of files (backup_manifest)", {
+    ours: true,
+  }),
+  choice(
+    "missingWal",
+    ["--missing-wal"],
+    ["warn", "fail", "ignore"],
+    "what to do when the WAL that the backup needs does not get into the archive of this store: 'warn' (default), " +
+      "'fail' (status FAILED, exit code 1), or 'ignore': do not look, as WAL is archived elsewhere",
+    { ours: true },
+  ),
+  valueWithDefault(
+    "walTimeout",
+    ["--wal-timeout"],
+    "seconds to wait at the end until the WAL that the backup needs is in the archive of this store " +
+      "(default: 60; 0: look once)",
+    { parse: integer("number of seconds", 0, 86_400), default: 60, metavar: "SECONDS", ours: true },
+  ),
   valueWithDefault(
     "keepaliveInterval",
     ["--keepalive-interval"],

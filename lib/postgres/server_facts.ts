@@ -24,6 +24,8 @@ export interface ServerFacts {
   readonly segmentSize: number;
   /** Of data pages, in bytes. */
   readonly blockSize: number | null;
+  /** Data pages of one file of a relation. */
+  readonly segmentBlocks: number | null;
   readonly configFile: string | null;
   readonly hbaFile: string | null;
   readonly identFile: string | null;
@@ -91,10 +93,19 @@ export async function readServerFacts(
   const tablespaces = await readTablespaces(session);
   const configFile = await setting("config_file");
   const blockSize = await setting("block_size");
+  const segmentBlocks = valueOf(
+    await ask(
+      session,
+      log,
+      "the setting segment_size",
+      "SELECT setting AS value FROM pg_catalog.pg_settings WHERE name = 'segment_size'",
+    ),
+  );
   return {
     dataDirectory,
     segmentSize: await readSegmentSize(session),
     blockSize: blockSize === null ? null : Number(blockSize),
+    segmentBlocks: segmentBlocks === null ? null : Number(segmentBlocks),
     configFile,
     hbaFile: await setting("hba_file"),
     identFile: await setting("ident_file"),

@@ -12,6 +12,8 @@ export interface RestorePlan {
   /** Sum of the archives as they are stored. */
   readonly totalBytes: number;
   readonly walDirectory: "pg_wal" | "pg_xlog";
+  /** Key of the manifest of files, where the backup has one: it is put into PGDATA. */
+  readonly manifest?: string | undefined;
   /** Things that the user should know before it starts, one line each. */
   readonly warnings: readonly string[];
 }

@@ -94,7 +94,7 @@ export async function planRestore(
 ): Promise<RestorePlan> {
   const { store, layout, backupId, info, signal } = job;
   const objects = await listBackupObjects(store, layout, backupId, { signal });
-  return restorePlan({
+  const plan = restorePlan({
     backupId,
     info,
     archives: backupArchives(layout.backup(backupId), objects, info),
@@ -102,6 +102,8 @@ export async function planRestore(
     tablespaceRules: job.tablespaceRules,
     resolve: resolveDirectory,
   });
+  const manifest = objects.find(({ key }) => key === layout.manifest(backupId))?.key;
+  return manifest === undefined ? plan : { ...plan, manifest };
 }
 
 async function carryOut(plan: RestorePlan, job: RestoreJob): Promise<void> {
@@ -148,10 +150,28 @@ async function carryOut(plan: RestorePlan, job: RestoreJob): Promise<void> {
   job.signal.throwIfAborted();
   progress.activity("completing directories and flushing to disk");
   await completePgdata(plan, pgdata.unpacker, job);
+  if (plan.manifest !== undefined) await addManifest(plan.manifest, pgdata.unpacker, job);
   const facts = directoryFactsLike(pgdata.unpacker);
   for (const { unpacker } of tablespaces) unpacker.addDirectory("", facts);
   // Tablespaces may lie inside PGDATA: theirs first, then PGDATA's directories around them.
   for (const { unpacker } of [...tablespaces, pgdata]) await unpacker.finish(job.signal);
+}
+
+/** For `pg_verifybackup`; the server does not look at it, and a restore without it is as good. */
+async function addManifest(
+  key: string,
+  unpacker: Unpacker,
+  { store, signal, log }: RestoreJob,
+): Promise<void> {
+  const { mode, owner } = directoryFactsLike(unpacker);
+  try {
+    const { body } = await store.get(key, { signal });
+    await unpacker.addFile("backup_manifest", body, { mode: mode & 0o640, owner, mtime: null });
+  } catch (error) {
+    signal.throwIfAborted();
+    if (!isStoreError(error)) throw error;
+    log.warning(`Restored without backup_manifest, which pg_verifybackup needs: ${error.message}`);
+  }
 }
 
 /** Errors of formats do not know which object they are about. */

@@ -122,6 +122,34 @@ export class Unpacker {
     if (this.#directories.get(path) === null) this.#directories.set(path, facts);
   }
 
+  /** A file of our own making, in place of what may be there. Not left half done when the source fails. */
+  async addFile(
+    path: string,
+    content: AsyncIterable<Uint8Array>,
+    { mode, owner, mtime }: DirectoryFacts,
+  ): Promise<void> {
+    const absolute = this.#absolute(path);
+    const shown = displayPath(absolute);
+    this.#ensureDirectory(parentOf(path));
+    const descriptor = this.#guard(`Cannot create ${shown}`, () => {
+      if (statIfThere(absolute) !== undefined) unlinkSync(fsPath(absolute));
+      return openSync(fsPath(absolute), CREATE, 0o600);
+    });
+    const writer = new FileWriter();
+    try {
+      for await (const chunk of content) {
+        await this.#guardAsync(`Cannot write ${shown}`, () => writer.write(descriptor, chunk));
+      }
+      await this.#guardAsync(`Cannot write ${shown}`, () => writer.flush(descriptor));
+      this.#describe(descriptor, shown, mode, owner, mtime);
+    } catch (error) {
+      closeSync(descriptor);
+      unlinkSync(fsPath(absolute));
+      throw error;
+    }
+    await this.#flushLater(descriptor, shown);
+  }
+
   /** A symbolic link of our own making, in place of what may be there. */
   addSymlink(path: string, target: string, owner: Owner | null): void {
     this.#ensureDirectory(parentOf(path));

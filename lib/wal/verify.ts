@@ -211,14 +211,15 @@ function rangeOf(
   info: CatalogueEntry["info"],
   segmentSize: number,
 ): (Range & { readonly begin: string; readonly end: string }) | null {
-  const { beginWal, endWal } = info;
+  const { beginWal, endWal, endOffset } = info;
   const first = numberIn(beginWal, segmentSize);
   const last = numberIn(endWal, segmentSize);
   if (first === null || last === null) return null;
   return {
     timeline: first.timeline,
     first: first.number,
-    last: last.number,
+    // A backup that ends where a segment begins needs nothing of that one.
+    last: endOffset === 0 ? Math.max(first.number, last.number - 1) : last.number,
     begin: first.name,
     end: last.name,
   };

@@ -2,6 +2,7 @@ import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import {
   type Cancellable,
+  type CompletedObject,
   isStoreError,
   type MultipartUpload,
   type PutOptions,
@@ -11,6 +12,7 @@ import {
 } from "../object_store.ts";
 import { type BlockIds, claimBlockIds } from "./block_ids.ts";
 import { discardBlocks } from "./discard.ts";
+import { bareEtag } from "./list.ts";
 import { headBlob } from "./read.ts";
 import type { AzureSession, RequestContext } from "./session.ts";
 
@@ -59,8 +61,9 @@ export async function startBlockUpload(
     async complete(parts, cancellable) {
       const action = `finish writing ${key}`;
       requireOpen(action);
-      await complete(upload, action, parts, cancellable);
+      const completed = await complete(upload, action, parts, cancellable);
       ended = "completed";
+      return completed;
     },
     async abort(cancellable) {
       if (ended === "completed" || discarded) return;
@@ -124,7 +127,7 @@ async function complete(
   action: string,
   parts: readonly UploadedPart[],
   { signal }: Cancellable = {},
-): Promise<void> {
+): Promise<CompletedObject> {
   const refuse = (reason: string) =>
     new StoreError("invalid", `Cannot ${action} in ${session.description}: ${reason}`, { key });
   if (parts.length === 0) throw refuse("an upload needs a part");
@@ -140,11 +143,12 @@ async function complete(
     tagged: hasTags(options.tags),
   };
   try {
-    await session.call(
+    const { etag } = await session.call(
       context,
       (send) =>
         session.blob(key).commitBlockList(blocks, { ...writeOptions(settings, options), ...send }),
     );
+    return etag === undefined ? {} : { etag: bareEtag(etag) };
   } catch (error) {
     if (!isStoreError(error) || error.code !== "InvalidBlockList") throw error;
     throw new StoreError(

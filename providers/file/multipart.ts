@@ -5,6 +5,7 @@
  */
 import {
   type Cancellable,
+  type CompletedObject,
   type MultipartUpload,
   type PutOptions,
   StoreError,
@@ -109,7 +110,10 @@ class FileUpload implements MultipartUpload {
     }
   }
 
-  async complete(parts: readonly UploadedPart[], options: Cancellable = {}): Promise<void> {
+  async complete(
+    parts: readonly UploadedPart[],
+    options: Cancellable = {},
+  ): Promise<CompletedObject> {
     options.signal?.throwIfAborted();
     this.#requireOpen();
     const completing = this.#assemble(parts, options.signal);
@@ -118,6 +122,7 @@ class FileUpload implements MultipartUpload {
       await completing;
       this.#state = "completed";
       await this.#removeTemporaries();
+      return {};
     } catch (error) {
       options.signal?.throwIfAborted();
       throw this.#error(error);

@@ -136,8 +136,9 @@ function tracked(upload: MultipartUpload, unfinished: Set<MultipartUpload>): Mul
     key: upload.key,
     uploadPart: (number, body, options) => upload.uploadPart(number, body, options),
     async complete(parts, options) {
-      await upload.complete(parts, options);
+      const completed = await upload.complete(parts, options);
       unfinished.delete(upload);
+      return completed;
     },
     async abort(options) {
       await upload.abort(options);

@@ -128,6 +128,7 @@ export function startComposedUpload(
       }
       await compose(names, key, true, callOptions);
       await cleanUp(callOptions);
+      return {};
     },
 
     async abort(callOptions = {}) {

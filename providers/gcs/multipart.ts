@@ -119,6 +119,7 @@ async function startXmlUpload(
         state.completed = true;
       }
       if (others) await patchMetadata(target, options.tags, signal);
+      return {};
     },
     abort: (cancellable) => abort(target, cancellable),
   };

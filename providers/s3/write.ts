@@ -1,3 +1,6 @@
+import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
+import { crc32 } from "node:zlib";
 import {
   AbortMultipartUploadCommand,
   CompleteMultipartUploadCommand,
@@ -29,6 +32,8 @@ export interface Learnt {
   createOnlyMultipart: boolean;
   tags: boolean;
   readonly looksFirst: boolean;
+  /** The ETag of a part is its MD5, so that of an object is made of those; undefined until a part was looked at. */
+  md5Etags?: boolean;
 }
 
 export interface Writer {
@@ -126,7 +131,7 @@ export function createWriter(
       return {
         key,
         uploadPart: (number, body, cancellable) =>
-          uploadPart(session, target, number, body, cancellable),
+          uploadPart(session, target, learnt, number, body, cancellable),
         async complete(parts, cancellable) {
           const completion = {
             action: `finish writing ${key}`,
@@ -134,12 +139,15 @@ export function createWriter(
             signal: cancellable?.signal,
             precondition: "exists",
           } as const;
-          const write = (condition: { IfNoneMatch?: "*" }) =>
-            complete(session, target, parts, completion, condition);
+          let told: string | undefined;
+          const write = async (condition: { IfNoneMatch?: "*" }) => {
+            told = await complete(session, target, parts, completion, condition);
+          };
           if (putOptions.createOnly === true) {
             // What is known of puts says nothing of completing: Ceph honours the one and ignores the other.
             await createOnly("createOnlyMultipart", completion, false, write);
           } else await write({});
+          return { etag: learnt.md5Etags ? etagOfParts(parts, told) : told };
         },
         abort: (cancellable) => abort(session, target, cancellable),
       };
@@ -156,6 +164,7 @@ interface UploadTarget {
 async function uploadPart(
   session: S3Session,
   target: UploadTarget,
+  learnt: Learnt,
   number: number,
   body: Uint8Array,
   options: Cancellable = {},
@@ -169,7 +178,7 @@ async function uploadPart(
       { key },
     );
   }
-  const { ETag } = await session.call(
+  const { ETag, ChecksumCRC32 } = await session.call(
     context,
     (client, send) =>
       client.send(
@@ -183,7 +192,54 @@ async function uploadPart(
       ),
   );
   if (ETag === undefined) throw noProof(session, context);
+  if (ChecksumCRC32 !== undefined && ChecksumCRC32 !== crc32Base64(body)) {
+    throw new StoreError(
+      "unavailable",
+      `Cannot ${context.action} in ${session.description}: what arrived has another checksum than what was sent`,
+      { key },
+    );
+  }
+  learnt.md5Etags ??= isMd5(ETag, body);
   return { number, size: body.length, etag: ETag };
+}
+
+/** As S3 writes it: four bytes, the highest first. */
+function crc32Base64(body: Uint8Array): string {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(crc32(body));
+  return bytes.toString("base64");
+}
+
+/** With encryption by a key of KMS or the customer, and in some stores always, an ETag is something else. */
+function isMd5(etag: string, body: Uint8Array): boolean {
+  try {
+    return unquoted(etag) === createHash("md5").update(body).digest("hex");
+  } catch {
+    // Machines in FIPS mode have no MD5.
+    return false;
+  }
+}
+
+/**
+ * The ETag of an object made of parts whose ETags are MD5s: the MD5 of those together, and how many they are.
+ * @returns what was told when that is of another form, so that this store has a rule of its own
+ */
+function etagOfParts(
+  parts: readonly UploadedPart[],
+  told: string | undefined,
+): string | undefined {
+  if (!/^"?[0-9a-f]{32}-\d+"?$/.test(told ?? "")) return told;
+  const hash = createHash("md5");
+  for (const { etag } of [...parts].sort((a, b) => a.number - b.number)) {
+    const hex = unquoted(etag);
+    if (!/^[0-9a-f]{32}$/.test(hex)) return told;
+    hash.update(hex, "hex");
+  }
+  return `"${hash.digest("hex")}-${parts.length}"`;
+}
+
+function unquoted(etag: string): string {
+  return etag.replace(/^"(.*)"$/, "$1");
 }
 
 async function complete(
@@ -192,7 +248,7 @@ async function complete(
   parts: readonly UploadedPart[],
   context: RequestContext,
   condition: { IfNoneMatch?: "*" },
-): Promise<void> {
+): Promise<string> {
   if (parts.length === 0) {
     throw new StoreError(
       "invalid",
@@ -209,6 +265,7 @@ async function complete(
         send,
       ));
     if (ETag === undefined) throw noProof(session, context);
+    return ETag;
   } catch (error) {
     if (!isStoreError(error, "unavailable")) throw error;
     // Ceph says InternalError when the upload is gone, which a repeated `complete` has to know.

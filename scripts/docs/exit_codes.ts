@@ -51,6 +51,15 @@ export const EXIT_CODE_MEANINGS: Readonly<Record<string, readonly Meaning[]>> = 
     ...TEST,
     [EXIT.usage, "bad command line, or a policy that can't be understood"],
   ]),
+  "backup-verify": store([
+    [EXIT.success, "the backup is whole"],
+    [
+      EXIT.operationFailed,
+      `there are problems (they are printed), or there is no such backup; ${NO_BUCKET}`,
+    ],
+    [EXIT.noConnection, "the store can't be reached or is overloaded"],
+    USAGE,
+  ]),
   "backup-keep": store([
     [EXIT.success, "done; --status also for a backup that does not exist"],
     [EXIT.operationFailed, `--target for a backup that is not DONE; ${NO_BUCKET}`],

@@ -70,6 +70,21 @@ export const multipartTests: readonly ConformanceTest[] = [
     await assertContent(subject, "x", bodies);
   }],
 
+  ["what completing tells of the object is so", async ({ store, prefix, ...subject }) => {
+    for (const count of [1, 3]) {
+      const bodies = partBodies({ store, prefix, ...subject }, count, 31);
+      const upload = await store.startMultipart(`${prefix}x${count}`);
+      const parts = [];
+      for (const [i, body] of bodies.entries()) parts.push(await upload.uploadPart(i + 1, body));
+      const { etag } = await upload.complete(parts);
+      const found = await store.head(`${prefix}x${count}`);
+      assert.equal(found.size, bodies.reduce((sum, { length }) => sum + length, 0));
+      if (etag !== undefined) assert.equal(found.etag, etag);
+      const told = ["aws-s3", "azure-blob-storage"].includes(store.provider);
+      assert.equal(etag !== undefined, told, "where the store tells etags, the object's is known");
+    }
+  }],
+
   ["numbers may be left out", async (subject) => {
     const bodies = partBodies(subject, 2, 5);
     const upload = await subject.store.startMultipart(`${subject.prefix}x`);

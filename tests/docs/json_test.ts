@@ -4,6 +4,8 @@ import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { command as deleteCommand } from "../../lib/commands/backup_delete.ts";
 import { command as keep } from "../../lib/commands/backup_keep.ts";
+import { command as verify } from "../../lib/commands/backup_verify.ts";
+import { command as verifyWal } from "../../lib/commands/wal_verify.ts";
 import { command as list } from "../../lib/commands/backup_list.ts";
 import { command as show } from "../../lib/commands/backup_show.ts";
 import { command as version } from "../../lib/commands/version.ts";
@@ -11,6 +13,8 @@ import { CLOUDNATIVE_PG_FIELDS, POSTGRES_FLEX_FIELDS } from "../callers/parsing.
 import { AWS_SNAPSHOTS, FAILED_LINES, PLAIN, WITH_TABLESPACES } from "../lib/backup/fixtures.ts";
 import { type TemporaryStore, temporaryStore } from "../lib/backup/temporary_store.ts";
 import { runWords } from "../lib/commands/run_words.ts";
+import { dataArchive } from "../lib/restore/fixtures.ts";
+import { member } from "../lib/restore/raw_tar.ts";
 
 interface DocumentedField {
   readonly name: string;
@@ -73,7 +77,16 @@ async function json(
   command: Parameters<typeof runWords>[0],
   ...words: string[]
 ): Promise<unknown> {
-  const { code, stdout } = await runWords(
+  return await jsonWith(0, temporary, command, ...words);
+}
+
+async function jsonWith(
+  expected: number,
+  temporary: TemporaryStore,
+  command: Parameters<typeof runWords>[0],
+  ...words: string[]
+): Promise<unknown> {
+  const { code, stdout, log } = await runWords(
     command,
     temporary.url,
     "srv",
@@ -81,7 +94,7 @@ async function json(
     "json",
     ...words,
   );
-  assert.equal(code, 0);
+  assert.equal(code, expected, log.join("\n"));
   assert.ok(stdout.endsWith("\n") && stdout.indexOf("\n") === stdout.length - 1, "one line");
   return JSON.parse(stdout);
 }
@@ -134,10 +147,24 @@ Deno.test("who reads which field of a backup is what the replay of callers reads
 
 Deno.test("examples are JSON of the documented type", () => {
   for (
-    const heading of ["backup-list and backup-show", "backup-keep", "backup-delete", "version"]
+    const heading of [
+      "backup-list and backup-show",
+      "backup-keep",
+      "backup-delete",
+      "version",
+      "backup-verify",
+      "backup-verify: ARCHIVE",
+      "backup-verify: PAGES",
+      "backup-verify: WAL",
+      "wal-verify",
+      "wal-verify: TIMELINE",
+      "wal-verify: BACKUP",
+      "wal-verify: GAP",
+      "wal-verify: DUPLICATE",
+    ]
   ) {
     for (const { name, type, example } of documented(heading)) {
-      assert.equal(typeOf(JSON.parse(example.replace(", …}", "}"))), type, name);
+      assert.equal(typeOf(JSON.parse(example.replace(/, …}(\]?)$/, "}$1"))), type, name);
     }
   }
 });
@@ -184,4 +211,72 @@ Deno.test("keep, delete and version", async () => {
     const { stdout } = await runWords(version, ...words);
     compare(documented("version"), JSON.parse(stdout), false);
   }
+});
+
+type Fields = Record<string, unknown>;
+
+Deno.test("backup-verify: whole backups and broken ones", async () => {
+  await using temporary = await temporaryStore();
+  const { layout, put, store } = temporary;
+  const [whole, broken] = ["20260110T000000", "20260111T000000"] as const;
+  await temporary.addBackup(whole);
+  await store.put(layout.archive(whole, "data", 0, "tar"), dataArchive());
+  await temporary.addWal("00000001000000000000001A");
+  const fine = await json(temporary, verify, whole) as Fields;
+  compare(documented("backup-verify"), fine, false);
+  assert.deepEqual([fine["ok"], fine["problem_count"], fine["manifest"]], [true, 0, null]);
+
+  await temporary.addBackup(broken, "end_wal=00000001000000000000001B\nend_xlog=0/1B000138");
+  const page = "\0".repeat(8) + "x".repeat(8184);
+  await store.put(
+    layout.archive(broken, "data", 0, "tar"),
+    dataArchive(member({ name: "base/5/1", content: page })),
+  );
+  await put(layout.manifest(broken), "x\n");
+  const bad = await jsonWith(1, temporary, verify, broken) as Fields;
+  compare(documented("backup-verify"), bad, false);
+  for (const archive of bad["archives"] as unknown[]) {
+    compare(documented("backup-verify: ARCHIVE"), archive, false);
+  }
+  compare(documented("backup-verify: PAGES"), bad["pages"], false);
+  compare(documented("backup-verify: WAL"), bad["wal"], false);
+  assert.equal(bad["problem_count"], 3, JSON.stringify(bad["problems"]));
+  const ignored = await jsonWith(1, temporary, verify, broken, "--missing-wal", "ignore");
+  assert.equal((ignored as Fields)["wal"], null);
+});
+
+Deno.test("wal-verify: an archive that is whole and one with everything that can be wrong", async () => {
+  await using temporary = await temporaryStore();
+  const { layout, put, store } = temporary;
+  const segment = new Uint8Array(16 * 1024 ** 2);
+  const add = (name: string) => store.put(layout.wal(name), segment);
+  await temporary.addBackup("20260110T000000");
+  await add("00000001000000000000001A");
+  const fine = await json(temporary, verifyWal) as Fields;
+  compare(documented("wal-verify"), fine, false);
+  assert.deepEqual(fine["problems"], []);
+
+  await temporary.addBackup("20260111T000000", "end_wal=00000001000000000000001B");
+  await add("00000001000000000000001D");
+  await store.put(`${layout.wal("00000001000000000000001D")}.gz`, new Uint8Array(9));
+  await put(`${layout.wal("000000010000000000000020")}.partial`, "x");
+  await put(layout.wals + "00000002.history", "1\t0/1E000000\tno reason\n");
+  await add("00000002000000000000001E");
+  await put(layout.wal("00000002000000000000001F"), "short");
+  const bad = await jsonWith(1, temporary, verifyWal) as Fields;
+  compare(documented("wal-verify"), bad, false);
+  const lists = (name: string) => bad[name] as { total: number; items: unknown[] };
+  for (const [field, heading] of [["timelines", "TIMELINE"], ["backups", "BACKUP"]] as const) {
+    const items = bad[field] as unknown[];
+    assert.equal(items.length, 2);
+    for (const item of items) compare(documented(`wal-verify: ${heading}`), item, false);
+  }
+  for (const [field, heading] of [["gaps", "GAP"], ["duplicates", "DUPLICATE"]] as const) {
+    assert.equal(lists(field).total, 1);
+    for (const item of lists(field).items) {
+      compare(documented(`wal-verify: ${heading}`), item, false);
+    }
+  }
+  assert.equal(lists("partials").total, 1);
+  assert.equal(lists("suspects").total, 1);
 });

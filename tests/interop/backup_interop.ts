@@ -82,7 +82,21 @@ export function testBackups(
         }
       }
       assert.deepEqual(await bucket.unfinishedUploads(), []);
-      assert.deepEqual((await bucket.keys()).filter((key) => key.includes("/base/")), []);
+      const left = (await bucket.keys()).filter((key) => key.includes("/base/"));
+      // What Barman does not know it does not delete; to both of us there is no backup any more.
+      const ours = writer === OURS && !there.includes(OURS);
+      const expectedLeft = ours
+        ? left.filter((key) => /\/(backup_manifest|verification\.json)$/.test(key))
+        : [];
+      assert.deepEqual(left, expectedLeft);
+      assert.equal(left.length, ours ? 2 * ways.length : 0);
+      for (const tool of [OURS, ...there]) {
+        for (const way of ways) {
+          const words = ["--format", "json"];
+          const list = await must(tool, "backup-list", bucket, `${way.name}-${major}`, words);
+          assert.deepEqual(JSON.parse(list), { backups_list: [] });
+        }
+      }
     },
   });
 }

@@ -23,7 +23,7 @@ function subject(bytesPerSecond: number) {
             sent.push([time, body.length]);
             return Promise.resolve({ number, size: body.length, etag: "e" });
           },
-          complete: () => Promise.resolve(),
+          complete: () => Promise.resolve({}),
           abort: () => Promise.resolve(),
         }),
     },

@@ -151,6 +151,7 @@ export function scriptedStore(chunkSize = 10): ScriptedStore {
               const whole = new Uint8Array(bodies.flatMap((body) => [...body]));
               write(key, whole, options?.createOnly);
               gone = true;
+              return {};
             }),
           abort: (abortOptions) =>
             perform("abort", key, abortOptions?.signal, () => {

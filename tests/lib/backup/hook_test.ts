@@ -94,7 +94,9 @@ Deno.test("a backup of a Barman server: archives, label kept, metadata unchanged
       signal: new AbortController().signal,
       onProgress: () => {},
       onNotice: (message: string) => assert.fail(message),
-    };
+      onWarning: (message: string) => assert.fail(message),
+      checks: { pages: "warn", manifest: "sha256" },
+    } as const;
     const backup = { id: "20260101T000000", directory, infoPath };
     await storeHookBackup(backup, options);
     const stored = join(root, "store/main/base/20260101T000000");
@@ -104,6 +106,29 @@ Deno.test("a backup of a Barman server: archives, label kept, metadata unchanged
     const names = String(listing.stdout).trimEnd().split("\n");
     assert(names.includes("./backup_label"));
     assert.equal(names.at(-1), "global/pg_control");
+
+    // Metadata that tell which WAL is needed: there is a manifest then, instead of one that lies there.
+    await writeFile(join(directory, "data/backup_manifest"), "not ours");
+    await writeFile(
+      infoPath,
+      metadata.replace("timeline=None", "timeline=1")
+        .replace("begin_xlog=None", "begin_xlog=0/2000028")
+        .replace("end_xlog=None", "end_xlog=0/2000138"),
+    );
+    const complete = join(root, "store/main/base/20260101T000002");
+    await storeHookBackup({ ...backup, id: "20260101T000002" }, options);
+    const manifest = JSON.parse(await readFile(join(complete, "backup_manifest"), "utf8"));
+    assert.deepEqual(
+      manifest.Files.map(({ Path, Size }: { Path: string; Size: number }) => [Path, Size]),
+      [
+        ["pg_tblspc/16384/PG_15_202209061/5/16999", 1],
+        ["global/pg_control", 8192],
+        ["backup_label", 5],
+      ],
+    );
+    assert.deepEqual(manifest["WAL-Ranges"], [
+      { "Timeline": 1, "Start-LSN": "0/2000028", "End-LSN": "0/2000138" },
+    ]);
 
     // A failure leaves no metadata.
     await rm(join(directory, "data/global/pg_control"));

@@ -4,11 +4,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
-import { createPartUploader, type PartUploader } from "../../../lib/backup/upload.ts";
-import type {
-  MultipartUpload,
-  ObjectStore,
-  UploadedPart,
+import {
+  createPartUploader,
+  type PartUploader,
+  StoredDifferently,
+} from "../../../lib/backup/upload.ts";
+import {
+  type MultipartUpload,
+  type ObjectStore,
+  type StoredObject,
+  StoreError,
+  type UploadedPart,
 } from "../../../providers/object_store.ts";
 import { openStore } from "../../../providers/open.ts";
 
@@ -53,8 +59,9 @@ async function withBench(
           }
         },
         async complete(parts, more) {
-          await upload.complete(parts, more);
+          const completed = await upload.complete(parts, more);
           bench.open.delete(own);
+          return completed;
         },
         async abort(more) {
           await upload.abort(more);
@@ -81,7 +88,12 @@ async function withBench(
 
 function uploaderFor(
   bench: Bench,
-  options: { slots?: number; partSize?: number; signal?: AbortSignal } = {},
+  options: {
+    slots?: number;
+    partSize?: number;
+    signal?: AbortSignal;
+    looksAgainMs?: readonly number[];
+  } = {},
 ): PartUploader {
   return createPartUploader({
     store: bench.store,
@@ -89,6 +101,7 @@ function uploaderFor(
     partSize: options.partSize ?? 1000,
     signal: options.signal ?? new AbortController().signal,
     onNotice: (message) => assert.fail(message),
+    looksAgainMs: options.looksAgainMs,
   });
 }
 
@@ -258,3 +271,106 @@ async function filesBelow(root: string): Promise<string[]> {
   const entries = await readdir(root, { recursive: true, withFileTypes: true });
   return entries.filter((entry) => entry.isFile()).map((entry) => entry.name);
 }
+
+Deno.test("what is stored is compared with what was sent, one request an object", async () => {
+  await withBench(async (bench) => {
+    const heads: string[] = [];
+    const store: ObjectStore = {
+      ...bench.store,
+      head: (key, options) => {
+        heads.push(key);
+        return bench.store.head(key, options);
+      },
+    };
+    const uploader = uploaderFor({ ...bench, store });
+    await uploader.upload("data", "a", chunks(2500));
+    await uploader.upload("data", "b", chunks(10));
+    await uploader.finish();
+    assert.deepEqual(heads.sort(), ["a", "b"]);
+    assert.deepEqual(uploader.stored().map(({ key, size }) => [key, size]).sort(), [
+      ["a", 2500],
+      ["b", 10],
+    ]);
+  });
+});
+
+Deno.test("a store that has something else than what was sent fails the upload and is named", async () => {
+  const lies: readonly (readonly [RegExp, (found: StoredObject) => StoredObject])[] = [
+    [
+      /^k has 2499 bytes in directory .*, but 2500 were sent$/,
+      (found) => ({ ...found, size: 2499 }),
+    ],
+    [/^k has 0 bytes/, (found) => ({ ...found, size: 0 })],
+    [/^k in .* is not what was sent: its checksum \(etag\) is e2, not e1$/, (found) => ({
+      ...found,
+      etag: "e2",
+    })],
+    [/^k is not in directory .* though the store said that it was stored$/, (found) => {
+      throw new StoreError("not-found", `no ${found.key}`);
+    }],
+  ];
+  for (const [message, lie] of lies) {
+    await withBench(async (bench) => {
+      const store: ObjectStore = {
+        ...bench.store,
+        head: async (key, options) => lie(await bench.store.head(key, options)),
+        async startMultipart(key, options) {
+          const upload = await bench.store.startMultipart(key, options);
+          return {
+            ...upload,
+            async complete(parts, more) {
+              await upload.complete(parts, more);
+              return { etag: "e1" };
+            },
+          };
+        },
+      };
+      const uploader = uploaderFor({ ...bench, store }, { looksAgainMs: [] });
+      await uploader.upload("data", "k", chunks(2500));
+      await assert.rejects(uploader.finish(), (error) => {
+        assert.ok(error instanceof StoredDifferently);
+        assert.match(error.message, message);
+        return true;
+      });
+      await uploader.abort();
+    });
+  }
+});
+
+Deno.test("who may write but not look is warned once, and believes the store", async () => {
+  await withBench(async (bench) => {
+    const notices: string[] = [];
+    const denied = () => Promise.reject(new StoreError("denied", "Access denied"));
+    const uploader = createPartUploader({
+      store: { ...bench.store, head: denied },
+      slots: 2,
+      partSize: 1000,
+      signal: new AbortController().signal,
+      onNotice: (message) => notices.push(message),
+    });
+    await uploader.upload("data", "a", chunks(10));
+    await uploader.upload("data", "b", chunks(10));
+    await uploader.finish();
+    assert.equal(notices.length, 1);
+    assert.match(notices[0] ?? "", /Cannot check .*Access denied/);
+  });
+});
+
+Deno.test("a store that needs a moment to tell what it has is given one", async () => {
+  await withBench(async (bench) => {
+    let looks = 0;
+    const store: ObjectStore = {
+      ...bench.store,
+      async head(key, options) {
+        looks += 1;
+        if (looks === 1) throw new StoreError("not-found", `no ${key}`);
+        const found = await bench.store.head(key, options);
+        return looks === 2 ? { ...found, size: 7 } : found;
+      },
+    };
+    const uploader = uploaderFor({ ...bench, store }, { looksAgainMs: [1, 1] });
+    await uploader.upload("data", "k", chunks(2500));
+    await uploader.finish();
+    assert.equal(looks, 3);
+  });
+});

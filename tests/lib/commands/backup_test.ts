@@ -214,7 +214,13 @@ Deno.test("a backup: archives, order, metadata; snapshots are refused after conn
       assert.equal(outcome.stdout, "");
       const { id, info, files, directory } = await storedBackup(root);
       const oid = info.tablespaces?.[0]?.oid;
-      assert.deepEqual(files, [`${oid}.tar`, "backup.info", "data.tar"]);
+      assert.deepEqual(files, [
+        `${oid}.tar`,
+        "backup.info",
+        "backup_manifest",
+        "data.tar",
+        "verification.json",
+      ]);
       assert.equal(info.status, "DONE");
       assert.equal(info.serverName, "cloud");
       assert.equal(info.backupName, "first backup");

@@ -3,10 +3,13 @@
  * those that Amazon documents, sent by a small HTTP server.
  */
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import http from "node:http";
 import https from "node:https";
 import { writeFile } from "node:fs/promises";
+import { crc32 } from "node:zlib";
 import {
   isStoreError,
   type ObjectStore,
@@ -450,6 +453,54 @@ Deno.test("S3 answers: an error within 200 is an error, and a gone upload is not
     const upload = await (await open()).startMultipart("k");
     assert.equal((await failure(upload.complete([part]))).kind, "unavailable");
     assert.equal((await failure(upload.complete([part]))).kind, "not-found");
+  });
+});
+
+Deno.test("S3 answers: the ETag of parts is what an object's must be, where the store makes them of MD5s", async () => {
+  const begun = xml("InitiateMultipartUploadResult", "<UploadId>u</UploadId>");
+  const md5 = createHash("md5").update(body).digest();
+  const composite = `"${createHash("md5").update(md5).update(md5).digest("hex")}-2"`;
+  const wrong = `"${"0".repeat(32)}-2"`;
+  const cases = [
+    // Whatever the answer says: it is of parts that the store has.
+    { part: `"${md5.toString("hex")}"`, told: wrong, expected: composite },
+    { part: `"${md5.toString("hex")}"`, told: composite, expected: composite },
+    // A store with rules of its own.
+    { part: `"${md5.toString("hex")}"`, told: '"abc"', expected: '"abc"' },
+    { part: `"${"1".repeat(32)}"`, told: wrong, expected: wrong },
+  ];
+  for (const { part, told, expected } of cases) {
+    const answers = ({ method, url }: Request): Answer =>
+      method === "PUT"
+        ? { status: 200, headers: { etag: part } }
+        : url.includes("uploads")
+        ? { status: 200, body: begun }
+        : { status: 200, body: xml("CompleteMultipartUploadResult", `<ETag>${told}</ETag>`) };
+    await withAnswers(answers, async ({ open }) => {
+      const upload = await (await open()).startMultipart("k");
+      const parts = [await upload.uploadPart(1, body), await upload.uploadPart(2, body)];
+      assert.deepEqual(await upload.complete(parts), { etag: expected });
+    });
+  }
+});
+
+Deno.test("S3 answers: a part that arrived with another checksum is sent again", async () => {
+  const begun = xml("InitiateMultipartUploadResult", "<UploadId>u</UploadId>");
+  const right = Buffer.alloc(4);
+  right.writeUInt32BE(crc32(body));
+  let puts = 0;
+  const answers = ({ method }: Request): Answer => {
+    if (method === "POST") return { status: 200, body: begun };
+    puts += 1;
+    const sum = puts === 1 ? "AAAAAA==" : right.toString("base64");
+    return { status: 200, headers: { etag: '"e"', "x-amz-checksum-crc32": sum } };
+  };
+  await withAnswers(answers, async ({ open }) => {
+    const upload = await (await open({}, { AWS_MAX_ATTEMPTS: "1" })).startMultipart("k");
+    const error = await failure(upload.uploadPart(1, body));
+    assert.equal(error.kind, "unavailable");
+    assert.match(error.message, /arrived has another checksum than what was sent/);
+    assert.equal((await upload.uploadPart(1, body)).etag, '"e"');
   });
 });
 

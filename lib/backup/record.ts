@@ -1,0 +1,87 @@
+/**
+ * `verification.json`: what was found out while a backup was taken, for whoever verifies it later. An object of ours
+ * that Barman does not look at.
+ */
+import type { PageFailure, PageReport } from "./page_failures.ts";
+
+export interface BackupRecord {
+  readonly backupId: string;
+  /** Null when pages were not looked at. */
+  readonly pages:
+    | {
+      readonly blockSize: number;
+      readonly segmentBlocks: number;
+      readonly report: PageReport;
+    }
+    | null;
+  /** Segments that were not in the archive when the backup ended; null when nobody looked. */
+  readonly missingWal: number | null;
+}
+
+export function formatRecord({ backupId, pages, missingWal }: BackupRecord): string {
+  return `${
+    JSON.stringify(
+      {
+        version: 1,
+        backup_id: backupId,
+        page_checksums: pages === null ? null : {
+          block_size: pages.blockSize,
+          segment_blocks: pages.segmentBlocks,
+          pages: pages.report.pages,
+          failures: pages.report.failures,
+          failed_pages: pages.report.listed,
+        },
+        missing_wal_segments: missingWal,
+      },
+      null,
+      1,
+    )
+  }\n`;
+}
+
+/** @throws {SyntaxError} for anything but a record of a version that is known */
+export function parseRecord(text: string): BackupRecord {
+  const record = fields(JSON.parse(text));
+  if (record["version"] !== 1) throw new SyntaxError("its version is not known");
+  const pages = record["page_checksums"] === null ? null : fields(record["page_checksums"]);
+  const missing = record["missing_wal_segments"];
+  return {
+    backupId: String(record["backup_id"]),
+    missingWal: missing === null ? null : count(missing),
+    pages: pages === null ? null : {
+      blockSize: blockSize(pages["block_size"]),
+      segmentBlocks: count(pages["segment_blocks"]),
+      report: {
+        pages: count(pages["pages"]),
+        failures: count(pages["failures"]),
+        listed: Array.isArray(pages["failed_pages"]) ? pages["failed_pages"].map(failure) : [],
+      },
+    },
+  };
+}
+
+function failure(value: unknown): PageFailure {
+  const { file, block, found, expected } = fields(value);
+  return {
+    file: String(file),
+    block: count(block),
+    found: found === null ? null : count(found),
+    expected: expected === null ? null : count(expected),
+  };
+}
+
+function fields(value: unknown): Record<string, unknown> {
+  if (typeof value !== "object" || value === null) throw new SyntaxError("it lacks a part");
+  return { ...value };
+}
+
+function count(value: unknown): number {
+  if (typeof value === "number" && Number.isSafeInteger(value) && value >= 0) return value;
+  throw new SyntaxError("it has no number where one should be");
+}
+
+function blockSize(value: unknown): number {
+  const size = count(value);
+  if (size >= 1024 && size <= 32_768 && (size & (size - 1)) === 0) return size;
+  throw new SyntaxError("it has no size of pages");
+}
