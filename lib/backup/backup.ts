@@ -32,7 +32,7 @@ import {
   stopped,
 } from "./steps.ts";
 import type { Timestamp } from "./timestamp.ts";
-import { createPartUploader, type PartUploader } from "./upload.ts";
+import { createPartUploader, type PartUploader, type UploadedObject } from "./upload.ts";
 
 /** What a backup needs of the server. All on one session: a backup ends with the session that began it. */
 export interface BackupServer {
@@ -189,7 +189,7 @@ export async function takeBackup(server: BackupServer, options: BackupOptions): 
     await uploader.finish();
     action = "verifying data";
     await recorder.finishManifest(wal);
-    await prove(id, wal, info.xlogSegmentSize, recorder, options);
+    await prove(id, wal, info.xlogSegmentSize, uploader.stored(), recorder, options);
     learn({ copyStats: copyStats(uploader, options.jobs, created), status: "DONE" });
     action = "uploading backup.info file";
     await putInfo(signal);
@@ -218,6 +218,7 @@ async function prove(
   id: string,
   range: WalRange,
   segmentSize: number,
+  archives: readonly UploadedObject[],
   recorder: Recorder,
   { store, layout, signal, checks, onWarning, onNotice, onProgress }: BackupOptions,
 ): Promise<void> {
@@ -238,7 +239,7 @@ async function prove(
       });
     },
   });
-  await recorder.finish(checks.wal === "off" ? null : { missing });
+  await recorder.finish(archives, checks.wal === "off" ? null : { missing });
   const { pages, failures } = recorder.pages;
   if (failures > 0) {
     const message = `${failures} of ${pages} pages are damaged: see ${layout.record(id)}`;

@@ -149,7 +149,7 @@ export async function storeHookBackup(backup: HookBackup, options: HookOptions):
     await uploader.finish();
     if (range !== null) {
       await recorder.finishManifest(range);
-      await recorder.finish(null);
+      await recorder.finish(uploader.stored(), null);
       refuseDamage(recorder, options);
     }
     await store.put(layout.backupInfo(backup.id), metadata, { tags, signal: uploader.signal });

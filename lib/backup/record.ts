@@ -6,6 +6,7 @@ import type { PageFailure, PageReport } from "./page_failures.ts";
 
 export interface BackupRecord {
   readonly backupId: string;
+  readonly archives: readonly RecordedArchive[];
   /** Null when pages were not looked at. */
   readonly pages:
     | {
@@ -18,12 +19,27 @@ export interface BackupRecord {
   readonly missingWal: number | null;
 }
 
-export function formatRecord({ backupId, pages, missingWal }: BackupRecord): string {
+/** An archive as it was sent. */
+export interface RecordedArchive {
+  /** `data.tar.zst` */
+  readonly name: string;
+  /** Bytes. */
+  readonly size: number;
+  /** Of all its bytes, as zlib has it. */
+  readonly crc32: number;
+}
+
+export function formatRecord({ backupId, archives, pages, missingWal }: BackupRecord): string {
   return `${
     JSON.stringify(
       {
         version: 1,
         backup_id: backupId,
+        archives: archives.map(({ name, size, crc32 }) => ({
+          name,
+          size,
+          crc32: crc32.toString(16).padStart(8, "0"),
+        })),
         page_checksums: pages === null ? null : {
           block_size: pages.blockSize,
           segment_blocks: pages.segmentBlocks,
@@ -47,6 +63,7 @@ export function parseRecord(text: string): BackupRecord {
   const missing = record["missing_wal_segments"];
   return {
     backupId: String(record["backup_id"]),
+    archives: Array.isArray(record["archives"]) ? record["archives"].map(archive) : [],
     missingWal: missing === null ? null : count(missing),
     pages: pages === null ? null : {
       blockSize: blockSize(pages["block_size"]),
@@ -58,6 +75,14 @@ export function parseRecord(text: string): BackupRecord {
       },
     },
   };
+}
+
+function archive(value: unknown): RecordedArchive {
+  const { name, size, crc32 } = fields(value);
+  if (typeof name !== "string" || typeof crc32 !== "string" || !/^[0-9a-f]{8}$/.test(crc32)) {
+    throw new SyntaxError("it has an archive without name or checksum");
+  }
+  return { name, size: count(size), crc32: parseInt(crc32, 16) };
 }
 
 function failure(value: unknown): PageFailure {

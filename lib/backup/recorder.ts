@@ -20,6 +20,7 @@ import type { InspectionOptions } from "./inspection.ts";
 import { PageFailures, type PageReport } from "./page_failures.ts";
 import { PiecewiseObject } from "./piecewise_object.ts";
 import { formatRecord } from "./record.ts";
+import type { UploadedObject } from "./upload.ts";
 
 export interface RecorderOptions {
   readonly store: ObjectStore;
@@ -52,8 +53,11 @@ export interface Recorder {
   begin(cluster: RecordedCluster): Promise<InspectionOptions>;
   /** After the last file: the manifest is stored. */
   finishManifest(range: WalRange): Promise<void>;
-  /** Store the record: last of all but backup.info. */
-  finish(wal: { readonly missing: MissingWal | null } | null): Promise<void>;
+  /** Store the record: last of all but backup.info. `wal` is null when nobody looked for it. */
+  finish(
+    archives: readonly UploadedObject[],
+    wal: { readonly missing: MissingWal | null } | null,
+  ): Promise<void>;
   readonly pages: PageReport;
   /** Remove what is not complete. Never rejects. */
   abort(): Promise<void>;
@@ -101,9 +105,15 @@ export function createRecorder(options: RecorderOptions): Recorder {
       await target.write(text.end([range]));
       await target.finish();
     },
-    async finish(wal) {
+    async finish(archives, wal) {
+      const directory = layout.backup(id);
       const record = formatRecord({
         backupId: id,
+        archives: archives.map(({ key, size, crc32 }) => ({
+          name: key.slice(directory.length),
+          size,
+          crc32,
+        })),
         pages: rules === null ? null : { ...rules, report: pages },
         missingWal: wal?.missing?.segments ?? (wal === null ? null : 0),
       });

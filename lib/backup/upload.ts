@@ -1,6 +1,7 @@
 /** Uploading archives in parts: several parts at once over all archives, in bounded memory. */
 import { Buffer } from "node:buffer";
 import { setTimeout as sleep } from "node:timers/promises";
+import { crc32 } from "node:zlib";
 import {
   type CompletedObject,
   isStoreError,
@@ -40,7 +41,15 @@ export interface PartUploader {
   /** Seconds by item, in the order of their beginning. */
   times(): ReadonlyMap<string, UploadTimes>;
   /** What is complete, in the order of completion. */
-  stored(): readonly StoredObject[];
+  stored(): readonly UploadedObject[];
+}
+
+export interface UploadedObject {
+  readonly key: string;
+  /** Bytes. */
+  readonly size: number;
+  /** CRC-32 of all bytes, as zlib has it. */
+  readonly crc32: number;
 }
 
 /** The store has something else than what was sent. */
@@ -88,7 +97,7 @@ export function createPartUploader(options: PartUploaderOptions): PartUploader {
   const buffers = createPool(slots + 1, () => partSize);
   const open = new Set<MultipartUpload>();
   const underWay = new Set<Promise<void>>();
-  const stored: StoredObject[] = [];
+  const stored: UploadedObject[] = [];
   let saidUnchecked = false;
   const times = new Map<string, { start: number; end: number; serialized: number }>();
   let busySlots = 0;
@@ -123,7 +132,10 @@ export function createPartUploader(options: PartUploaderOptions): PartUploader {
     times.set(item, time);
     const parts: Promise<UploadedPart>[] = [];
 
+    let sum = 0;
     const send = async (buffer: Uint8Array, size: number): Promise<void> => {
+      // Costs nothing: some 15 GiB/s.
+      sum = crc32(buffer.subarray(0, size), sum);
       await takeSlot();
       const handedOver = performance.now();
       const number = parts.length + 1;
@@ -180,7 +192,8 @@ export function createPartUploader(options: PartUploaderOptions): PartUploader {
       const completed = await multipart.complete(sent, { signal });
       open.delete(multipart);
       time.end = performance.now() / 1000;
-      stored.push(await checked(key, sent, completed));
+      const { size } = await checked(key, sent, completed);
+      stored.push({ key, size, crc32: sum });
     })());
   };
 

@@ -1,4 +1,5 @@
 /** Reads a backup back from the store: is all of it there, whole, and as it was stored? */
+import { crc32 } from "node:zlib";
 import { isStoreError, type ObjectStore, type StoredObject } from "../../providers/object_store.ts";
 import type { Logger } from "../cli/log.ts";
 import { CorruptDataError } from "../compression/corrupt_data_error.ts";
@@ -35,7 +36,7 @@ import { listBackupObjects } from "./catalogue.ts";
 import { ManifestIndex } from "./manifest_index.ts";
 import { describeFailure, MAX_LISTED_PAGES, type PageFailure } from "./page_failures.ts";
 import { displayPath } from "./raw_names.ts";
-import { type BackupRecord, parseRecord } from "./record.ts";
+import { type BackupRecord, parseRecord, type RecordedArchive } from "./record.ts";
 import { NotText, readText } from "./small_object.ts";
 
 export interface VerifyJob {
@@ -112,7 +113,8 @@ export async function verifyBackup(job: VerifyJob): Promise<BackupReport> {
   const record = await readRecord(job, objects, findings);
   const manifest = await loadManifest(job, objects, findings);
   const rules = rulesOf(info, record);
-  const run = new Run(job, findings, manifest?.index ?? null, rules);
+  const recorded = record === null ? null : recordedArchives(job, record, archives, findings);
+  const run = new Run(job, findings, manifest?.index ?? null, rules, recorded);
   await run.archives(archives);
   findings.settleTop();
   const pages = rules === null ? null : run.pages();
@@ -120,7 +122,10 @@ export async function verifyBackup(job: VerifyJob): Promise<BackupReport> {
   if (pages !== null && pages.failures > pages.listed.length) {
     findings.problem(`${pages.failures - pages.listed.length} more pages are damaged`);
   }
-  if (run.allWhole) reportMissing(manifest?.index ?? null, run, info, findings);
+  // Of what is in an archive that is not there, or can't be read, nothing more needs to be said.
+  if (run.allRead && !findings.lacksArchives) {
+    reportMissing(manifest?.index ?? null, run, info, findings);
+  }
   const wal = job.wal === "ignore" ? null : await lookForWal(job, findings);
   return {
     backupId,
@@ -143,6 +148,7 @@ class Findings {
   readonly problems: string[] = [];
   readonly warnings: string[] = [];
   count = 0;
+  lacksArchives = false;
   readonly #log: Logger;
   /** Of files at the top, of which several archives may have one: rank of the last, and what is wrong with it. */
   readonly #top = new Map<string, { readonly rank: number; readonly problem: string | null }>();
@@ -207,6 +213,7 @@ function archivesOf(
   } catch (error) {
     if (!(error instanceof RestoreError)) throw error;
     findings.problem(error.message);
+    findings.lacksArchives = true;
   }
   for (const key of archives.unknown) findings.warning(`Not looked at: ${key}, of unknown format`);
   const names = new Map(
@@ -234,6 +241,28 @@ async function readRecord(
     findings.problem(`${key} is damaged: ${error.message}`);
     return null;
   }
+}
+
+/** By key, those that are there; the others are problems. */
+function recordedArchives(
+  { layout, backupId }: VerifyJob,
+  record: BackupRecord,
+  archives: readonly RankedArchive[],
+  findings: Findings,
+): ReadonlyMap<string, RecordedArchive> {
+  const there = new Set(archives.map(({ archive }) => archive.object.key));
+  const recorded = new Map(
+    record.archives.map((archive) => [layout.backup(backupId) + archive.name, archive]),
+  );
+  for (const key of recorded.keys()) {
+    if (there.has(key)) continue;
+    findings.problem(`${key} is missing`);
+    findings.lacksArchives = true;
+  }
+  for (const key of there) {
+    if (!recorded.has(key)) findings.warning(`${key} was not there when the backup was taken`);
+  }
+  return recorded;
 }
 
 async function loadManifest(
@@ -277,10 +306,12 @@ class Run {
   readonly #findings: Findings;
   readonly #manifest: ManifestIndex | null;
   readonly #rules: PageRules | null;
+  readonly #recorded: ReadonlyMap<string, RecordedArchive> | null;
   readonly #damage = new Map<string, { count: number; readonly listed: PageFailure[] }>();
   /** Relations that have an init fork, so that their contents are thrown away by recovery. */
   readonly #unlogged = new Set<string>();
   readonly #needed = new Set<string>();
+  #allRead = true;
   #listed = 0;
   #checked = 0;
   #doneBytes = 0;
@@ -290,15 +321,18 @@ class Run {
     findings: Findings,
     manifest: ManifestIndex | null,
     rules: PageRules | null,
+    recorded: ReadonlyMap<string, RecordedArchive> | null,
   ) {
     this.#job = job;
     this.#findings = findings;
     this.#manifest = manifest;
     this.#rules = rules;
+    this.#recorded = recorded;
   }
 
-  get allWhole(): boolean {
-    return this.reports.every(({ whole }) => whole);
+  /** Were all archives read to their ends? */
+  get allRead(): boolean {
+    return this.#allRead;
   }
 
   /** Was this file, of those without which nothing works, in an archive? */
@@ -353,13 +387,19 @@ class Run {
     const { object, compression } = archive;
     const { key, size } = object;
     let [members, contentBytes, whole] = [0, 0, true];
+    let [read, sum] = [0, 0];
     let reader: TarReader | undefined;
     try {
       const { body } = await this.#job.store.get(key, { signal });
-      const counted = counting(body, onBytes);
+      const counted = counting(body, (chunk) => {
+        read += chunk.length;
+        sum = crc32(chunk, sum);
+        onBytes(chunk.length);
+      });
       const tar = compression === null
         ? counted
         : decompressStream(compression, counted, { signal });
+      const recorded = this.#recorded?.get(key);
       reader = new TarReader(tar, {
         signal,
         onTrailingData: (at) =>
@@ -371,8 +411,17 @@ class Run {
         contentBytes += entry.size;
         await this.#member(entry, reader, { key, name, rank }, pages);
       }
+      if (recorded !== undefined && (recorded.size !== read || recorded.crc32 !== sum)) {
+        whole = false;
+        this.#findings.problem(
+          recorded.size === read
+            ? `${key} does not have the bytes that were stored: its checksum is wrong`
+            : `${key} has ${read} bytes, not the ${recorded.size} that were stored`,
+        );
+      }
     } catch (error) {
       whole = false;
+      this.#allRead = false;
       if (isStoreError(error, "not-found")) this.#findings.problem(`${key} is not there any more`);
       else if (error instanceof TarError || error instanceof CorruptDataError) {
         this.#findings.problem(`${key}: ${error.message}`);
@@ -489,15 +538,15 @@ class PageBuffer {
 
 async function* counting(
   body: AsyncIterable<Uint8Array>,
-  onBytes: (bytes: number) => void,
+  onChunk: (chunk: Uint8Array) => void,
 ): AsyncGenerator<Uint8Array> {
   for await (const chunk of body) {
-    onBytes(chunk.length);
+    onChunk(chunk);
     yield chunk;
   }
 }
 
-/** What should be in an archive and is in none. Only told when all were read to their ends. */
+/** What should be in an archive and is in none. */
 function reportMissing(
   manifest: ManifestIndex | null,
   run: Run,
