@@ -160,6 +160,8 @@ function serverWith(changes: Partial<BackupServer> = {}): BackupServer {
         includedFiles: null,
         tablespaces: [{ name: "fast", oid: 16387, location: "/srv/t b s" }],
         dataChecksums: "on",
+        blockSize: 8192,
+        segmentBlocks: 131072,
         summarizeWal: "off",
         clusterSize: 1,
       }),
