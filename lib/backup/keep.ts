@@ -3,7 +3,7 @@ import { type Cancellable, isStoreError, type ObjectStore } from "../../provider
 import type { ServerLayout } from "../layout.ts";
 import { mapInParallel } from "../parallel.ts";
 import { CATALOGUE_CONCURRENCY } from "./catalogue.ts";
-import { readText } from "./small_object.ts";
+import { NotText, readText } from "./small_object.ts";
 
 /** `full`: with all WAL from it to the present. `standalone`: with the WAL between its begin and end. */
 export type KeepTarget = "full" | "standalone";
@@ -127,6 +127,8 @@ async function readAnnotation(
     return line.trim() || "full";
   } catch (error) {
     if (isStoreError(error, "not-found")) return null;
+    // It is there, and what it says nobody knows: the stronger of the two.
+    if (error instanceof NotText) return "full";
     throw error;
   }
 }

@@ -4,6 +4,7 @@ import { CorruptDataError } from "../compression/corrupt_data_error.ts";
 import { type CompressionName, decompressStream, stripSuffix } from "../compression/table.ts";
 import type { ServerLayout } from "../layout.ts";
 import { isStoreError, type ObjectStore } from "../../providers/object_store.ts";
+import { noLargerThanWal } from "./largest_file.ts";
 import { writeDurably } from "./local_file.ts";
 import { parseWalName, type WalName } from "./segment.ts";
 
@@ -30,7 +31,7 @@ export type RestoreResult =
 /**
  * Bring a file of the archive to its destination: one listing and one read. The destination appears whole and durable,
  * or stays as it was.
- * @throws {StoreError}; {CorruptDataError}; an Error that names the destination; the signal's reason
+ * @throws {StoreError}; {CorruptDataError}; {OversizedWal}; an Error that names the destination; the signal's reason
  */
 export async function restoreWal(
   store: ObjectStore,
@@ -136,7 +137,8 @@ export async function download(
   const content = candidate.compression === null
     ? stored
     : decompressStream(candidate.compression, stored, { signal });
-  return await writeDurably(destination, content, { signal, onDebug: log.debug });
+  const wal = noLargerThanWal(candidate.key, content);
+  return await writeDurably(destination, wal, { signal, onDebug: log.debug });
 }
 
 /**

@@ -12,6 +12,7 @@ import type { ObjectStore } from "../../providers/object_store.ts";
 import { newestHeader } from "./archive_owner.ts";
 import { parseHistory, type TimelineSwitch } from "./history.ts";
 import { readIdentity } from "./identity.ts";
+import { noLargerThanWal, OversizedWal } from "./largest_file.ts";
 import {
   type ArchiveScan,
   type Duplicate,
@@ -393,9 +394,9 @@ async function checksumOf(
   const hash = createHash("sha256");
   try {
     const content = compression === null ? body : decompressStream(compression, body, { signal });
-    for await (const chunk of content) hash.update(chunk);
+    for await (const chunk of noLargerThanWal(key, content)) hash.update(chunk);
   } catch (error) {
-    if (error instanceof CorruptDataError) return null;
+    if (error instanceof CorruptDataError || error instanceof OversizedWal) return null;
     throw error;
   }
   return hash.digest("hex");

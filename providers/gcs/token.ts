@@ -372,7 +372,13 @@ function createMetadataService(env: StoreOptions["env"]): MetadataService {
       if (status !== 200) {
         throw new CredentialsError("denied", `the metadata service answered HTTP ${status}`);
       }
-      const json: unknown = JSON.parse(text);
+      let json: unknown;
+      try {
+        json = JSON.parse(text);
+      } catch {
+        // What the parser says may quote the token.
+        throw new CredentialsError("denied", "the metadata service's answer is no JSON");
+      }
       return tokenOf(isRecord(json) ? json : {}, `http://${answering}`);
     },
     async project(signal) {

@@ -76,7 +76,7 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
     const { status, headers } = answer;
     if (status >= 200 && status < 300) {
       const text = await textOf(answer);
-      return { status, headers, body: text.trim() === "" ? {} : recordOf(JSON.parse(text)) };
+      return { status, headers, body: text.trim() === "" ? {} : recordOf(jsonOf(text)) };
     }
     throw new Refusal(status, headers["retry-after"], wordsIn(await beginningOf(answer)));
   };
@@ -198,6 +198,15 @@ export function waitOf(value: string | undefined): number | undefined {
   const seconds = Number(value);
   const wait = Number.isFinite(seconds) ? seconds * 1000 : Date.parse(value) - Date.now();
   return wait >= 0 ? Math.min(wait, LONGEST_WAIT_MS) : undefined;
+}
+
+/** What the parser says quotes the text, whatever is in it. */
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Error("the answer is no JSON; look at proxies between");
+  }
 }
 
 export function recordOf(value: unknown): JsonRecord {

@@ -301,3 +301,22 @@ Deno.test({
     });
   },
 });
+
+Deno.test("usage errors repeat the words of a command line, but no secret in them and nothing a terminal obeys", async () => {
+  const url = "s3://AKIA:hunter22secret@bucket/p";
+  for (
+    const words of [
+      [url],
+      ["backup", url, "main", url],
+      ["backup", "--password=hunter22secret", url, "main", "-d", "password=hunter22secret", "x"],
+      ["wal-archive", url, "main"],
+      ["wal-archive", url, "main", "000000010000000000000001", "--\u001b[31mred"],
+    ]
+  ) {
+    const { code, stdout, stderr } = await barmanCloud(words);
+    assert.equal(code, 3, stderr);
+    assert.equal(stdout, "");
+    assert.match(stderr, /usage: /);
+    assert.doesNotMatch(stderr, /hunter22|\u001b/);
+  }
+});

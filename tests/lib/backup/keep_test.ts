@@ -60,3 +60,18 @@ Deno.test("one listing finds backups and annotations", async () => {
   const keeps = await readKeeps(store, listing);
   assert.deepEqual([...keeps].sort(), [["b", "standalone"], ["gone", "full"]]);
 });
+
+Deno.test("an annotation that nobody can read protects, and does not stop the others", async () => {
+  await using temporary = await temporaryStore();
+  const { store, layout } = temporary;
+  const key = (id: string) => layout.annotation(id, "keep");
+  await store.put(key("large"), new Uint8Array(100_000).fill(0x20));
+  await store.put(key("bytes"), Uint8Array.of(0xff, 0xfe));
+  await writeKeep(store, layout, "fine", "standalone");
+  assert.equal(await readKeep(store, layout, "large"), "full");
+  const keeps = await readKeeps(store, await listBase(store, layout));
+  assert.deepEqual([...keeps].sort(), [["bytes", "full"], ["fine", "standalone"], [
+    "large",
+    "full",
+  ]]);
+});

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { COMPRESSION_NAMES, COMPRESSIONS, compressStream } from "../../../lib/compression/table.ts";
 import { CorruptDataError } from "../../../lib/compression/corrupt_data_error.ts";
+import { noLargerThanWal, OversizedWal } from "../../../lib/wal/largest_file.ts";
 import { chooseCandidates, restoreWal } from "../../../lib/wal/restore.ts";
 import { parseWalName, type WalName } from "../../../lib/wal/segment.ts";
 import { StoreError } from "../../../providers/object_store.ts";
@@ -285,3 +286,39 @@ Deno.test("wal-restore: a store that can't tell is an error, not an absence", ()
       await assert.rejects(restore({ ...local, store }), { name: "StoreError", kind });
     }
   }));
+
+Deno.test("what decompresses to more than a file of its name has does not fill the disk", () =>
+  withLocalStore(async (local) => {
+    const before = await readdir(local.directory);
+    await put(local, "00000002.history.zst", new Uint8Array(17 * 1024 ** 2), "main/wals/");
+    await assert.rejects(restore(local, { name: "00000002.history" }), (error) => {
+      assert.ok(error instanceof OversizedWal);
+      assert.match(error.message, /00000002\.history\.zst: it holds more than 16777216 bytes/);
+      return true;
+    });
+    await put(local, "00000003.history.zst", new Uint8Array(16 * 1024 ** 2), "main/wals/");
+    assert.equal(
+      (await restore(local, { name: "00000003.history" })).content?.length,
+      16 * 1024 ** 2,
+    );
+    assert.deepEqual(
+      (await readdir(local.directory)).filter((name) => !before.includes(name)),
+      ["RECOVERYXLOG"],
+    );
+  }));
+
+Deno.test("a segment has at most a gigabyte", async () => {
+  const chunk = new Uint8Array(64 * 1024 ** 2);
+  async function* content(count: number) {
+    for (let i = 0; i < count; i++) yield await Promise.resolve(chunk);
+  }
+  const sizeOf = async (count: number) => {
+    let size = 0;
+    for await (const { length } of noLargerThanWal(`${FOLDER}${NAME}.gz`, content(count))) {
+      size += length;
+    }
+    return size;
+  };
+  assert.equal(await sizeOf(16), 1024 ** 3);
+  await assert.rejects(sizeOf(17), OversizedWal);
+});
