@@ -10,12 +10,16 @@ export function namesUser(url: string): boolean {
   return /^(?:[^/?#]*@|[^/?#@:]*:(?!\d*(?:[/?#]|$))[^?#]*@)/.test(url.replace(SCHEME, ""));
 }
 
+/** Nobody reads more of it. Characters. */
+const LONGEST = 2000;
+
 /** Without user and password; also without what may be one in a text that is no URL at all. */
-export function withoutUser(url: string): string {
+export function withoutUser(given: string): string {
+  const url = given.length > LONGEST ? `${given.slice(0, LONGEST)}…` : given;
   const scheme = SCHEME.exec(url)?.[0] ?? "";
   const rest = url.slice(scheme.length);
   const shown = namesUser(url) ? rest.replace(/^[^?#]*@/, "") : rest;
-  return scheme + shown.replace(/[^/:@\s]*:[^/@\s]*@/g, "");
+  return scheme + shown.replace(/[^/:@\s]{0,200}:[^/@\s]{0,200}@/g, "");
 }
 
 /** Without user, password, query (which may be a signature) and fragment. */

@@ -255,7 +255,7 @@ const STRING: Kind<string> = { read: identity, write: identity, json: identity }
 /** The first line of an error is all that Barman stores. */
 const ONE_LINE: Kind<string> = {
   ...STRING,
-  write: (value) => value.replace(/\s*[\n\r]+\s*/g, " ").trim(),
+  write: (value) => value.split(/[\n\r]/).map((line) => line.trim()).filter(Boolean).join(" "),
 };
 const INTEGER: Kind<number> = { read: readInteger, write: String, json: identity };
 const TIMESTAMP: Kind<Timestamp> = {

@@ -47,11 +47,14 @@ const PATTERNS: readonly (readonly [RegExp, string])[] = [
     "$1***",
   ],
   // user:password@ in URLs, whatever characters the password has; host:port/ is none
-  [/([\w+.-]*:\/\/[^\s:/?#@]*):(?!\d*[/?#\s])\S+@/gi, "$1:***@"],
+  [/(:\/\/[^\s:/?#@]{0,200}):(?!\d{0,9}[/?#\s])\S{1,1000}@/g, "$1:***@"],
   // The value goes on to the end of the header
   [/\b(Bearer|Basic|SharedKey)\s+[^\s,]+/g, "$1 ***"],
   [/\b(AWS4-HMAC-SHA256)\s+[^\r\n]+/g, "$1 ***"],
 ];
+
+/** Longer texts repeat what somebody has made long, and the patterns take their time. Characters. */
+const LONGEST = 64 * 1024;
 
 /** Very short values would blank out ordinary words. Characters. */
 const SHORTEST = 6;
@@ -61,7 +64,10 @@ export function redactor(
   env: Readonly<Record<string, string | undefined>>,
 ): (text: string) => string {
   let secrets: readonly string[] | undefined;
-  return (text) => {
+  return (given) => {
+    let text = given.length <= LONGEST
+      ? given
+      : `${given.slice(0, LONGEST)}… (${given.length - LONGEST} more characters)`;
     // Not before something is printed, since most commands print nothing.
     secrets ??= secretsOf(env);
     for (const secret of secrets) {

@@ -182,7 +182,7 @@ export function report(error: unknown, log: Logger): ExitCode {
   const { message, stack } = error instanceof Error
     ? error
     : { message: String(error), stack: undefined };
-  log.error(message.replaceAll(/\s*\n\s*/g, " "));
+  log.error(message.split("\n").map((line) => line.trim()).filter(Boolean).join(" "));
   if (stack !== undefined) log.debug(stack);
   return error instanceof CommandError ? error.exitCode : EXIT.generalError;
 }

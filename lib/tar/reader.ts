@@ -179,7 +179,7 @@ export class TarReader {
     // Before POSIX directories were files whose name ends in a slash.
     const isOldDirectory = (flag === "\0" || flag === TYPE.file) && name.endsWith("/");
     const actual = isOldDirectory ? "directory" : type;
-    if (actual === "directory") name = name.replace(/\/+$/, "") || "/";
+    if (actual === "directory") name = withoutTrailingSlashes(name);
     // Other kinds may name a size, but no content follows them.
     const size = actual !== "file"
       ? 0
@@ -519,6 +519,13 @@ function setPaxValue(values: PaxValues, keyword: string, bytes: Uint8Array): str
       if (keyword.startsWith("GNU.sparse.")) values.sparse = true;
       return undefined;
   }
+}
+
+/** By hand: a pattern would take quadratic time for slashes with something behind them. */
+function withoutTrailingSlashes(name: string): string {
+  let end = name.length;
+  while (end > 1 && name[end - 1] === "/") end--;
+  return name.slice(0, end);
 }
 
 /** For messages. */

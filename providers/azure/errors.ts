@@ -332,9 +332,15 @@ function retryAfter(value: string | undefined): number | undefined {
   return wait > 0 ? Math.min(wait, LONGEST_WAIT_MS) : undefined;
 }
 
+/** Nothing behind it is shown anyway. Characters. */
+const LONGEST_TEXT = 2000;
+
 /** The service's words, up to its request id; what may be a signature is taken out. */
 function oneLine(text: string): string {
-  const line = text.replace(/\s*(RequestId:|The MAC signature found).*$/s, "")
+  const line = text.slice(0, LONGEST_TEXT).replace(
+    /\s*(RequestId:|The MAC signature found).*$/s,
+    "",
+  )
     .replace(/([?&]sig=)[^&\s"']*/gi, "$1…").replace(/\s+/g, " ").trim().replace(/\.$/, "");
   return line.length > 300 ? `${line.slice(0, 300)}…` : line;
 }

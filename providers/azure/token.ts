@@ -170,7 +170,8 @@ function reasonOf(error: unknown): string {
     ? error.errors as unknown[]
     : [error];
   const texts = parts.map((part) => {
-    const text = part instanceof Error ? part.message : String(part);
+    // Far more than is told; a pattern takes quadratic time for blanks without an end.
+    const text = (part instanceof Error ? part.message : String(part)).slice(0, 4000);
     return text.replace(
       /\s*(To troubleshoot|See the troubleshooting|Trace ID|Correlation ID).*$/is,
       "",

@@ -400,3 +400,10 @@ Deno.test("reader: random damage never makes it hang or throw anything but TarEr
 function abs(value: bigint): bigint {
   return value < 0n ? -value : value;
 }
+
+Deno.test("reader: a name of slashes takes no quadratic time, and loses only those at its end", async () => {
+  const slashes = "/".repeat(900_000);
+  const found = await only(pax({ path: `${slashes}x//` }), member({ name: "y", type: "5" }));
+  assert.equal(found.name.length, 900_001);
+  assert.equal((await only(pax({ path: slashes }), member({ name: "y", type: "5" }))).name, "/");
+});
