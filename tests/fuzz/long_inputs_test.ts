@@ -76,7 +76,7 @@ fuzz("long inputs", {
     piece: fc.constantFrom(...PIECES),
     end: fc.constantFrom(...ENDS),
   }),
-}, async ({ start, piece, end }) => {
+}, ({ start, piece, end }) => {
   const text = start + piece.repeat(Math.ceil(LENGTH / piece.length)) + end;
   outcome(() => parseBackupInfo(text), MalformedBackupInfo);
   outcome(() => parseBackupInfo(`copy_stats=${text}`), MalformedBackupInfo);
