@@ -30,8 +30,8 @@ export interface CompressOptions {
   /** Bytes that the source will give, if known. A source that gives another number is an error. */
   contentSize?: number | undefined;
   /**
-   * Blocks compressed at the same time: gzip in the runtime's threads (default: one for each core), bzip2, snappy
-   * and lz4 in worker threads of ours, which cost some MiB each (default: 1, in this thread).
+   * Blocks compressed at the same time: gzip and zstd in the runtime's threads (default: one for each core), bzip2,
+   * snappy and lz4 in worker threads of ours, which cost some MiB each (default: 1, in this thread).
    */
   concurrency?: number | undefined;
   /** Chunks of the result may be overwritten once the next is asked for, which saves memory. */

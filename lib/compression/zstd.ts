@@ -1,5 +1,6 @@
+import { availableParallelism } from "node:os";
 import { constants, createZstdCompress, createZstdDecompress } from "node:zlib";
-import { ByteReader, concat } from "./byte_reader.ts";
+import { ByteReader, concat, inBlocks } from "./byte_reader.ts";
 import { CorruptDataError } from "./corrupt_data_error.ts";
 import type { CodecOptions, DecompressOptions } from "./table.ts";
 import { throughZlib, type ZlibStream } from "./through_zlib.ts";
@@ -10,16 +11,47 @@ const SKIPPABLE = 0x184d2a50;
 const LARGEST_WINDOW = 2 ** 27;
 const LARGEST_BLOCK = 128 * 1024;
 
-/** Writes one Zstandard frame (RFC 8878), without content size or checksum, as Barman does. */
+/** Input for each thread at once, two jobs of it: what a thread waits for at the end of a block is one job at most. */
+const BLOCK = 1024 * 1024;
+const JOB = 512 * 1024;
+/** This thread can't feed more, and each takes some MiB. */
+const MOST_THREADS = 8;
+
+/**
+ * Writes one Zstandard frame (RFC 8878), without content size or checksum, as Barman does, on several threads where
+ * the runtime's library has them (Bun).
+ */
 export async function* compressZstd(
   source: AsyncIterable<Uint8Array>,
   options: CodecOptions,
 ): AsyncGenerator<Uint8Array, void, void> {
-  const reader = new ByteReader("zstd", source, options.signal);
+  const { signal, contentSize = Infinity } = options;
+  const threads = Math.min(options.concurrency ?? availableParallelism(), MOST_THREADS);
+  const size = Math.max(1, Math.min(threads * BLOCK, contentSize));
+  // One is compressed while the other is filled.
+  const memory: Uint8Array[] = [];
+  let taken = 0;
+  const take = () => memory[taken++ % 2] ??= new Uint8Array(size);
+  const blocks = inBlocks(source, size, signal, take);
+  let ahead = blocks.next();
+  const next = async () => {
+    const { done, value } = await ahead;
+    if (done) return undefined;
+    ahead = blocks.next();
+    // A failure is seen when its turn comes.
+    ahead.catch(() => undefined);
+    return value;
+  };
   try {
-    yield* throughZlib(compressor(options), () => reader.take(1024 * 1024));
+    const stream = compressor(options.level, contentSize > JOB ? threads : 1);
+    yield* throughZlib(stream, next, (left) => {
+      throw new Error(`Cannot compress: zstd left ${left.length} bytes`);
+    });
   } finally {
-    await reader.close();
+    // A source that is hanging in a read cannot be waited for once the signal is aborted.
+    const closing = blocks.return();
+    if (signal?.aborted) closing.catch(() => undefined);
+    else await closing;
   }
 }
 
@@ -53,12 +85,32 @@ export async function* decompressZstd(
   }
 }
 
-function compressor(options: CodecOptions): ZlibStream {
-  // No ZSTD_c_nbWorkers, whatever options.concurrency says: Bun 1.4.5 takes it, but its stream then
-  // ends before the workers do and most of the data is silently missing.
-  const params = { [constants.ZSTD_c_compressionLevel]: options.level };
-  return createZstdCompress({ params, chunkSize: 128 * 1024 }) as ZlibStream;
+function compressor(level: number, threads: number): ZlibStream {
+  const params = { [constants.ZSTD_c_compressionLevel]: level };
+  const chunkSize = 128 * 1024;
+  if (threads > 1 && multithreaded !== false) {
+    try {
+      const stream = createZstdCompress({
+        params: {
+          ...params,
+          [constants.ZSTD_c_nbWorkers]: threads,
+          [constants.ZSTD_c_jobSize]: JOB,
+        },
+        chunkSize,
+        // Each write waits for all of its jobs. Without, the library may leave a part of what it is given for later,
+        // which the runtimes take for the end of the stream: most of the data would be missing.
+        flush: constants.ZSTD_e_flush,
+      });
+      return stream as ZlibStream;
+    } catch {
+      // Deno's library has no threads.
+      multithreaded = false;
+    }
+  }
+  return createZstdCompress({ params, chunkSize }) as ZlibStream;
 }
+
+let multithreaded: boolean | undefined;
 
 async function* decompressFrame(reader: ByteReader): AsyncGenerator<Uint8Array, void, void> {
   const header = await readFrameHeader(reader);

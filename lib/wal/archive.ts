@@ -103,6 +103,8 @@ export async function archiveWal(
       : compressStream(compression, file.read(options.memory?.file), {
         level,
         contentSize: file.size,
+        // Several files at once keep all cores busy by themselves.
+        concurrency: options.memory === undefined ? undefined : 1,
         reuse: true,
         signal,
       });

@@ -15,7 +15,8 @@ import { mapInParallel } from "../../lib/parallel.ts";
 import { withCounting } from "../../providers/counting.ts";
 import { openFileStore } from "../../providers/file/store.ts";
 import type { ListOptions, ObjectStore } from "../../providers/object_store.ts";
-import { type BenchContext, measure, table } from "./measure.ts";
+import { measure, table } from "./measure.ts";
+import type { BenchContext } from "./setup.ts";
 
 /** Segments of 16 MiB in one folder of the archive. */
 const PER_FOLDER = 256;
@@ -24,7 +25,7 @@ const PAGE = 1000;
 /** Backups that the policy leaves. */
 const KEPT = 10;
 
-export async function catalogue({ executable, barman: _ }: BenchContext): Promise<string> {
+export async function catalogue({ executable }: BenchContext): Promise<string> {
   const wals = sizeOf("BENCH_WALS", 100_000);
   const backups = sizeOf("BENCH_BACKUPS", 100);
   const directory = await mkdtemp(join(tmpdir(), "barman-cloud-bench-"));
@@ -49,7 +50,7 @@ export async function catalogue({ executable, barman: _ }: BenchContext): Promis
     await makeArchive(directory, wals, backups);
     const requests = await countRequests(url);
     return [
-      table(`Catalogue: ${title}`, deleting === undefined ? reading : [...reading, deleting]),
+      `${title}\n\n` + table(deleting === undefined ? reading : [...reading, deleting]),
       requests,
     ].join("\n");
   } finally {

@@ -1,11 +1,20 @@
-/** `deno task bench [NAME …]`: measures the executable, beside Barman where it can be had. */
+/**
+ * `deno task bench [NAME …]`: measures the executable beside its peers, prints the tables, and puts them into
+ * docs/benchmarks.md, each between the marks of its name. `BENCH_DATA=DIRECTORY` keeps the clusters for the next time.
+ */
 import { stop } from "esbuild";
 import { ensureExecutable } from "../compile.ts";
-import { ensureBarman } from "../servers/barman.ts";
 import { catalogue } from "./catalogue.ts";
+import { replaceSection } from "./document.ts";
+import { type BenchContext, describeSurroundings, openContext } from "./setup.ts";
 import { startup } from "./startup.ts";
+import { walPush } from "./wal_push.ts";
 
-const BENCHES = { startup, catalogue } as const;
+const BENCHES: Readonly<Record<string, (context: BenchContext) => Promise<string>>> = {
+  startup,
+  "wal-push": walPush,
+  catalogue,
+};
 
 const names = Deno.args.filter((word) => word !== "--");
 const unknown = names.filter((name) => !Object.hasOwn(BENCHES, name));
@@ -15,9 +24,15 @@ if (unknown.length > 0) {
 }
 const executable = await ensureExecutable();
 await stop();
-const { newest, packaged } = await ensureBarman((text) => console.error(text));
-for (const [name, bench] of Object.entries(BENCHES)) {
-  if (names.length === 0 || names.includes(name)) {
-    console.log(await bench({ executable, barman: newest ?? packaged }));
+const context = await openContext(executable, (text) => console.error(text));
+try {
+  await replaceSection("surroundings", await describeSurroundings(context));
+  for (const [name, bench] of Object.entries(BENCHES)) {
+    if (names.length > 0 && !names.includes(name)) continue;
+    const text = await bench(context);
+    console.log(text);
+    await replaceSection(name, text);
   }
+} finally {
+  await context.close();
 }

@@ -1,77 +1,78 @@
 /**
- * Times whole processes. The runs of the compared commands alternate (A B A B …), so that a machine whose speed
+ * Costs of whole processes. The runs of the compared commands alternate (A B A B …), so that a machine whose speed
  * drifts treats them alike; what to quote are medians and ratios.
  */
+import { fileURLToPath } from "node:url";
 import { ensureBun } from "../servers/npm_package.ts";
-
-/** What every bench gets. */
-export interface BenchContext {
-  readonly executable: string;
-  /** Directory of Barman's commands, if any. */
-  readonly barman: string | null;
-}
 
 export interface Candidate {
   readonly name: string;
-  readonly command: readonly string[];
+  /** The command of a run; runs are numbered from 0, those that warm up included. */
+  readonly command: readonly string[] | ((run: number) => readonly string[]);
+  /** The whole environment. */
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;
-  /** Run before each measured run, not measured. */
-  readonly prepare?: readonly string[];
+  /** Run before each run, not measured. */
+  readonly prepare?: readonly string[] | ((run: number) => readonly string[]);
+}
+
+/** What `runner.ts` is told. */
+export interface RunnerJob {
+  readonly runs: number;
+  readonly warmups: number;
+  readonly candidates: readonly {
+    readonly name: string;
+    readonly runs: readonly (readonly string[])[];
+    readonly prepare?: readonly (readonly string[])[];
+    readonly env?: Readonly<Record<string, string>>;
+    readonly cwd?: string;
+  }[];
 }
 
 export interface Figures {
   readonly name: string;
   readonly wallMs: readonly number[];
+  /** User and system time of all processes. */
   readonly cpuMs: readonly number[];
-  /** Peak resident memory of the largest process. */
+  /** Peak of all processes together; see `runner.ts`. */
   readonly peakMiB: readonly number[];
 }
 
-/**
- * Runs under Bun, whose spawn tells the kernel's accounting of a finished child (wait4's rusage, children of the
- * child included), which Deno and Node do not.
- */
-const RUNNER = `
-const { candidates, runs, warmups } = JSON.parse(process.argv[2]);
-const results = candidates.map((c) => ({ name: c.name, wallMs: [], cpuMs: [], peakMiB: [] }));
-for (let run = -warmups; run < runs; run++) {
-  for (const [i, c] of candidates.entries()) {
-    const options = { env: c.env ?? {}, cwd: c.cwd, stdin: "ignore", stdout: "ignore", stderr: "pipe" };
-    if (c.prepare) Bun.spawnSync(c.prepare, { stdout: "ignore", stderr: "inherit" });
-    const before = performance.now();
-    const done = Bun.spawnSync(c.command, options);
-    const wall = performance.now() - before;
-    if (done.exitCode !== 0) {
-      console.error(c.name + " ended with " + done.exitCode + ": " + done.stderr.toString().slice(-500));
-      process.exit(1);
-    }
-    if (run < 0) continue;
-    results[i].wallMs.push(wall);
-    results[i].cpuMs.push(Number(done.resourceUsage.cpuTime.total) / 1000);
-    results[i].peakMiB.push(done.resourceUsage.maxRSS / 1048576);
-  }
+export interface MeasureOptions {
+  readonly runs: number;
+  readonly warmups?: number;
 }
-console.log(JSON.stringify(results));
-`;
 
 /** @throws Error when a command fails: a figure of a failed run means nothing */
 export async function measure(
   candidates: readonly Candidate[],
-  { runs, warmups = 1 }: { readonly runs: number; readonly warmups?: number },
+  { runs, warmups = 1 }: MeasureOptions,
 ): Promise<readonly Figures[]> {
-  const script = await Deno.makeTempFile({ suffix: ".mjs" });
+  const all = Array.from({ length: warmups + runs }, (_, run) => run);
+  const ofRuns = (words: Candidate["command"]) =>
+    all.map((run) => typeof words === "function" ? words(run) : words);
+  const job: RunnerJob = {
+    runs,
+    warmups,
+    candidates: candidates.map(({ command, prepare, ...rest }) => ({
+      ...rest,
+      runs: ofRuns(command),
+      ...(prepare === undefined ? {} : { prepare: ofRuns(prepare) }),
+    })),
+  };
+  const file = await Deno.makeTempFile({ suffix: ".json" });
   try {
-    await Deno.writeTextFile(script, RUNNER);
+    await Deno.writeTextFile(file, JSON.stringify(job));
+    const runner = fileURLToPath(new URL("./runner.ts", import.meta.url));
     const { code, stdout, stderr } = await new Deno.Command(await ensureBun(), {
-      args: [script, JSON.stringify({ candidates, runs, warmups })],
+      args: [runner, file],
     }).output();
     if (code !== 0) {
       throw new Error(`Cannot measure: ${new TextDecoder().decode(stderr).trim()}`);
     }
     return JSON.parse(new TextDecoder().decode(stdout));
   } finally {
-    await Deno.remove(script);
+    await Deno.remove(file);
   }
 }
 
@@ -82,23 +83,55 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? high : ((sorted[middle - 1] ?? NaN) + high) / 2;
 }
 
-/** A Markdown table: median (minimum – maximum) of each figure, and the ratio to the first row's wall time. */
-export function table(title: string, figures: readonly Figures[]): string {
-  const spread = (values: readonly number[]) =>
-    `${median(values).toFixed(1)} (${Math.min(...values).toFixed(1)} – ${
-      Math.max(...values).toFixed(1)
-    })`;
-  const first = median(figures[0]?.wallMs ?? []);
-  return [
-    `### ${title}`,
-    "",
-    "| command | wall ms | CPU ms | peak MiB | wall, ratio |",
-    "| --- | --- | --- | --- | --- |",
-    ...figures.map((row) =>
-      `| ${row.name} | ${spread(row.wallMs)} | ${spread(row.cpuMs)} | ${spread(row.peakMiB)} | ${
-        (median(row.wallMs) / first).toFixed(2)
-      } |`
-    ),
-    "",
-  ].join("\n");
+export interface TableOptions {
+  /** Bytes that each command works on, for a column with MiB/s. */
+  readonly bytes?: number | undefined;
+  /** Name of the row that the others are compared with; the first when absent. */
+  readonly base?: string | undefined;
+  /** What a row is called. */
+  readonly heading?: string | undefined;
+}
+
+/**
+ * A Markdown table: median (minimum – maximum) of each figure, and how many times as long as the first row it took. With
+ * one run there is no spread to tell.
+ */
+export function table(figures: readonly Figures[], options: TableOptions = {}): string {
+  const { bytes, base, heading = "command" } = options;
+  const baseRow = figures.find(({ name }) => name === base) ?? figures[0];
+  const first = median(baseRow?.wallMs ?? []);
+  const rows = figures.map((row) => {
+    const wall = median(row.wallMs);
+    return [
+      row.name,
+      spread(row.wallMs.map((ms) => ms / 1000), wall < 10_000 ? 3 : 1),
+      ...(bytes === undefined ? [] : [(bytes / 1048576 / (wall / 1000)).toFixed(0)]),
+      spread(row.cpuMs.map((ms) => ms / 1000), wall < 10_000 ? 3 : 1),
+      spread(row.peakMiB, 0),
+      (wall / first).toFixed(2),
+    ];
+  });
+  return markdownTable([
+    heading,
+    "wall s",
+    ...(bytes === undefined ? [] : ["MiB/s"]),
+    "CPU s",
+    "peak MiB",
+    "wall, ratio",
+  ], rows);
+}
+
+/** `median (minimum – maximum)` */
+export function spread(values: readonly number[], digits: number): string {
+  const text = (value: number) => value.toFixed(digits);
+  if (values.length === 1) return text(median(values));
+  return `${text(median(values))} (${text(Math.min(...values))} – ${text(Math.max(...values))})`;
+}
+
+export function markdownTable(
+  head: readonly string[],
+  rows: readonly (readonly (string | number)[])[],
+): string {
+  const line = (cells: readonly (string | number)[]) => `| ${cells.join(" | ")} |`;
+  return [line(head), line(head.map(() => "---")), ...rows.map(line), ""].join("\n");
 }

@@ -1,25 +1,25 @@
 /** How long it takes until a command has started: archive_command pays it for every segment. */
 import { join } from "node:path";
-import { type BenchContext, type Candidate, measure, table } from "./measure.ts";
+import { type Candidate, measure, table } from "./measure.ts";
+import type { BenchContext } from "./setup.ts";
 
-export async function startup({ executable, barman }: BenchContext): Promise<string> {
+export async function startup({ executable, peers }: BenchContext): Promise<string> {
   const tables: string[] = [];
-  const compared: readonly (readonly [string, readonly string[]])[] = [
-    ["--version", ["--version"]],
-    ["--help", ["--help"]],
-  ];
-  for (const [title, words] of compared) {
+  for (const word of ["--version", "--help"]) {
     const candidates: Candidate[] = [
-      { name: "barman-cloud wal-archive", command: [executable, "wal-archive", ...words] },
+      { name: "barman-cloud", command: [executable, "wal-archive", word] },
     ];
-    if (barman !== null) {
+    const barmans = [["Barman", peers.barman], ["Debian's Barman", peers.oldBarman]] as const;
+    for (const [name, directory] of barmans) {
+      if (directory === null) continue;
       candidates.push({
-        name: "Barman's barman-cloud-wal-archive",
-        command: [join(barman, "barman-cloud-wal-archive"), ...words],
+        name,
+        command: [join(directory, "barman-cloud-wal-archive"), word],
         env: { PATH: "/usr/bin:/bin" },
       });
     }
-    tables.push(table(`Start: wal-archive ${title}`, await measure(candidates, { runs: 15 })));
+    const figures = await measure(candidates, { runs: 15 });
+    tables.push(table(figures, { heading: `\`wal-archive ${word}\`` }));
   }
   return tables.join("\n");
 }

@@ -1,0 +1,36 @@
+/** A whole restore by each tool of what it has stored itself. Barman leaves the files to the kernel; the others flush. */
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { DATASETS } from "./data.ts";
+import { measure, table } from "./measure.ts";
+import type { BenchContext } from "./setup.ts";
+import { backupTools, type Codec } from "./tools.ts";
+
+const RUNS = 3;
+const CODECS: readonly Codec[] = ["none", "gzip", "zstd", "lz4"];
+
+export async function restore(context: BenchContext): Promise<string> {
+  const sections: string[] = [];
+  const destination = join(context.data.directory, "restored");
+  for (const dataset of DATASETS) {
+    const cluster = await context.data.cluster(dataset);
+    for (const codec of CODECS) {
+      context.tell(`restore: ${dataset}, ${codec}`);
+      const places = await backupTools(context, cluster, codec, destination);
+      try {
+        await measure(places.backups, { runs: 1, warmups: 0 });
+        const figures = await measure(places.restores, { runs: RUNS });
+        const text = `**${dataset} cluster (${Math.round(cluster.size / 1024 ** 2)} MiB), ${
+          codec === "none" ? "not compressed" : codec
+        }**\n\n${table(figures, { bytes: cluster.size })}`;
+        context.tell(text);
+        sections.push(text);
+      } finally {
+        await (await context.s3()).removeBucket(places.bucket);
+        await rm(places.directory, { recursive: true, force: true });
+        await rm(destination, { recursive: true, force: true });
+      }
+    }
+  }
+  return sections.join("\n");
+}

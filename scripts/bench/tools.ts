@@ -1,0 +1,123 @@
+/** Command lines of the compared tools: each backs a cluster up, in every way that it can. */
+import { mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { ensureBun } from "../servers/npm_package.ts";
+import type { BenchCluster } from "./data.ts";
+import type { Candidate } from "./measure.ts";
+import { type BenchContext, configurePgBackRest, type PgBackRestRepository } from "./setup.ts";
+
+export const CODECS = ["none", "gzip", "zstd", "lz4", "bzip2"] as const;
+export type Codec = (typeof CODECS)[number];
+
+/** pgBackRest's names. Levels are its defaults, as ours are ours. */
+export const PGBACKREST_CODECS: Readonly<Record<Codec, string>> = {
+  none: "none",
+  gzip: "gz",
+  zstd: "zst",
+  lz4: "lz4",
+  bzip2: "bz2",
+};
+
+export function flagsOf(codec: Codec): string[] {
+  return codec === "none" ? [] : [`--${codec}`];
+}
+
+export function connectionOf({ server }: BenchCluster): string[] {
+  return ["-h", server.socketDirectory, "-p", String(server.port), "-U", "postgres"];
+}
+
+/** What backs up to one bucket and, where a tool can, to one directory. */
+export interface BackupPlaces {
+  readonly bucket: string;
+  readonly directory: string;
+  readonly backups: readonly Candidate[];
+  /** How to restore what `backups` with the same name has stored last. */
+  readonly restores: readonly Candidate[];
+}
+
+/**
+ * All tools for one codec. The peers of a pair speak to the same store in the same way: Barman by HTTP, pgBackRest by
+ * HTTPS (it knows nothing else) and to a directory.
+ */
+export async function backupTools(
+  { executable, peers, data, ...context }: BenchContext,
+  cluster: BenchCluster,
+  codec: Codec,
+  destination: string,
+): Promise<BackupPlaces> {
+  const s3 = await context.s3();
+  const { env } = s3;
+  const bucket = await s3.newBucket();
+  const directory = join(data.directory, "store");
+  await rm(directory, { recursive: true, force: true });
+  await mkdir(directory, { recursive: true });
+  const backups: Candidate[] = [];
+  const restores: Candidate[] = [];
+  const prepare = ["sync"];
+  const emptied = ["sh", "-c", `rm -rf '${destination}' && mkdir -m 700 '${destination}' && sync`];
+
+  const likeBarman = (name: string, program: (command: string) => string[], place: string[]) => {
+    const server = name.replace(/\W+/g, "-").toLowerCase();
+    const backup = program("backup");
+    const options = [...flagsOf(codec), "--immediate-checkpoint", ...connectionOf(cluster)];
+    backups.push({
+      name,
+      command: (run) => [...backup, ...options, "-n", `run${run}`, ...place, server],
+      env,
+      prepare,
+    });
+    const restore = program("restore");
+    restores.push({
+      name,
+      command: [...restore, ...place, server, "run0", destination],
+      env,
+      prepare: emptied,
+    });
+  };
+  const ours = (command: string) => [executable, command];
+  const url = `s3://${bucket}/backups`;
+  likeBarman("barman-cloud", ours, ["--endpoint-url", s3.rgw.endpoint, url]);
+  if (peers.barman !== null) {
+    const bin = peers.barman;
+    const program = (command: string) => [join(bin, `barman-cloud-${command}`)];
+    likeBarman("Barman", program, ["--endpoint-url", s3.rgw.endpoint, url]);
+  }
+  if (codec === "none") {
+    const bun = await ensureBun();
+    const sink = fileURLToPath(new URL("./sink.ts", import.meta.url));
+    const { dataDirectory } = cluster.server;
+    const pipe = `tar -cf - '${dataDirectory}' 2>/dev/null | '${bun}' '${sink}' ${s3.rgw.endpoint}`;
+    backups.push({
+      name: "tar | sink",
+      command: (run) => ["sh", "-c", `${pipe} ${bucket} tar${run}`],
+      env,
+      prepare,
+    });
+  }
+  const pgbackrest = async (name: string, repository: PgBackRestRepository) => {
+    if (peers.pgbackrest === null) return;
+    const { command } = await configurePgBackRest(
+      peers.pgbackrest,
+      join(data.directory, `pgbackrest-${repository.kind}`),
+      cluster,
+      repository,
+      { "compress-type": PGBACKREST_CODECS[codec], "process-max": 2, "repo1-retention-full": 99 },
+    );
+    backups.push({ name, command: command(["--type=full", "backup"]), env, prepare });
+    restores.push({
+      name,
+      command: command([`--pg1-path=${destination}`, "restore"]),
+      env,
+      prepare: emptied,
+    });
+  };
+  likeBarman("barman-cloud, HTTPS", ours, ["--endpoint-url", s3.tlsEndpoint, url]);
+  await pgbackrest("pgBackRest, HTTPS", { kind: "s3", s3, bucket });
+  likeBarman("barman-cloud, directory", ours, [`file://${directory}`]);
+  await pgbackrest("pgBackRest, directory", {
+    kind: "directory",
+    path: join(directory, "pgbackrest"),
+  });
+  return { bucket, directory, backups, restores };
+}

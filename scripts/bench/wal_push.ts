@@ -1,0 +1,116 @@
+/** One segment of 16 MiB into the archive, a process each: what archive_command costs. */
+import { join } from "node:path";
+import { type BenchCluster, DATASETS } from "./data.ts";
+import { type Candidate, measure, table } from "./measure.ts";
+import { type BenchContext, type BenchS3, configurePgBackRest } from "./setup.ts";
+
+const RUNS = 9;
+const CODECS = ["none", "gzip", "zstd", "lz4"] as const;
+type Codec = (typeof CODECS)[number];
+/** pgBackRest's names and, as ours are medium, its own default levels. */
+const PGBACKREST = { none: "none", gzip: "gz", zstd: "zst", lz4: "lz4" } as const;
+
+export async function walPush(context: BenchContext): Promise<string> {
+  const s3 = await context.s3();
+  const sections: string[] = [];
+  for (const dataset of DATASETS) {
+    const cluster = await context.data.cluster(dataset);
+    for (const codec of CODECS) {
+      context.tell(`wal-push: ${dataset}, ${codec}`);
+      const candidates = await candidatesOf(context, s3, cluster, codec);
+      const figures = await measure(candidates, { runs: RUNS });
+      const text = `**${dataset} WAL, ${codec === "none" ? "not compressed" : codec}**\n\n` +
+        table(figures, { heading: "16 MiB segment" });
+      context.tell(text);
+      sections.push(text);
+    }
+  }
+  return sections.join("\n");
+}
+
+/** Each run archives the next segment; the first run, which warms up, finds an empty archive. */
+async function candidatesOf(
+  { executable, peers, data }: BenchContext,
+  s3: BenchS3,
+  cluster: BenchCluster,
+  codec: Codec,
+): Promise<Candidate[]> {
+  const flags = codec === "none" ? [] : [`--${codec}`];
+  const segment = (run: number) => cluster.wal[run] ?? "";
+  const url = `s3://${await s3.newBucket()}/${cluster.name}`;
+  const like = (program: string[], endpoint: string, server: string) => (run: number) => [
+    ...program,
+    ...flags,
+    "--endpoint-url",
+    endpoint,
+    url,
+    server,
+    segment(run),
+  ];
+  const { env } = s3;
+  const ours = [executable, "wal-archive"];
+  const candidates: Candidate[] = [
+    { name: "barman-cloud", command: like(ours, s3.rgw.endpoint, "ours"), env },
+  ];
+  if (peers.barman !== null) {
+    const program = [join(peers.barman, "barman-cloud-wal-archive")];
+    candidates.push({
+      name: "Barman",
+      command: like(program, s3.rgw.endpoint, "barman"),
+      env,
+    });
+  }
+  if (peers.oldBarman !== null && (codec === "none" || codec === "gzip")) {
+    const program = [join(peers.oldBarman, "barman-cloud-wal-archive")];
+    candidates.push({
+      name: "Debian's Barman",
+      command: like(program, s3.rgw.endpoint, "old"),
+      env,
+    });
+  }
+  candidates.push({
+    name: "barman-cloud, HTTPS",
+    command: like(ours, s3.tlsEndpoint, "ours-tls"),
+    env,
+  });
+  if (peers.pgbackrest !== null) {
+    const settings = { "compress-type": PGBACKREST[codec] };
+    const directory = join(data.directory, "pgbackrest");
+    const onS3 = await configurePgBackRest(peers.pgbackrest, join(directory, "s3"), cluster, {
+      kind: "s3",
+      s3,
+      bucket: await s3.newBucket(),
+    }, settings);
+    candidates.push({
+      name: "pgBackRest, HTTPS",
+      command: (run) => onS3.command(["archive-push", segment(run)]),
+    });
+    const path = join(directory, "repository");
+    await Deno.remove(path, { recursive: true }).catch(() => undefined);
+    const onDisk = await configurePgBackRest(
+      peers.pgbackrest,
+      join(directory, "disk"),
+      cluster,
+      { kind: "directory", path },
+      settings,
+    );
+    const store = join(data.directory, "store");
+    await Deno.mkdir(store, { recursive: true });
+    candidates.push({
+      name: "barman-cloud, directory",
+      command: (run) => [
+        ...ours,
+        ...flags,
+        `file://${store}`,
+        `${cluster.name}-${codec}-${url.split("/")[2]}`,
+        segment(run),
+      ],
+      env,
+    });
+    candidates.push({
+      name: "pgBackRest, directory",
+      command: (run) => onDisk.command(["archive-push", segment(run)]),
+    });
+  }
+  return candidates;
+}
