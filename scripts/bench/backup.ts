@@ -1,7 +1,7 @@
 /** A whole base backup by each tool, compressed and not. */
 import { join } from "node:path";
 import { type BenchCluster, DATASETS } from "./data.ts";
-import { type Figures, measure, table } from "./measure.ts";
+import { type Figures, measure, runsOr, table } from "./measure.ts";
 import type { BenchContext } from "./setup.ts";
 import { backupTools, type Codec, CODECS } from "./tools.ts";
 
@@ -32,7 +32,7 @@ async function measureBackups(
   const places = await backupTools(context, cluster, codec, join(context.data.directory, "none"));
   try {
     const few = codec === "bzip2";
-    return await measure(places.backups, { runs: few ? 1 : RUNS, warmups: few ? 0 : 1 });
+    return await measure(places.backups, { runs: few ? 1 : runsOr(RUNS), warmups: few ? 0 : 1 });
   } finally {
     await (await context.s3()).removeBucket(places.bucket);
     await Deno.remove(places.directory, { recursive: true });

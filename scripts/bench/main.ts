@@ -1,11 +1,17 @@
 /**
  * `deno task bench [NAME …]`: measures the executable beside its peers, prints the tables, and puts them into
- * docs/benchmarks.md, each between the marks of its name. `BENCH_DATA=DIRECTORY` keeps the clusters for the next time.
+ * docs/benchmarks.md, each between the marks of its name. `BENCH_DATA=DIRECTORY` keeps the clusters for the next time;
+ * `BARMAN_CLOUD_EXECUTABLE` measures another executable than that of these sources.
  */
 import { stop } from "esbuild";
 import { ensureExecutable } from "../compile.ts";
+import { backup } from "./backup.ts";
 import { catalogue } from "./catalogue.ts";
 import { replaceSection } from "./document.ts";
+import { growth } from "./growth.ts";
+import { lookAhead } from "./look_ahead.ts";
+import { requests } from "./requests.ts";
+import { restore } from "./restore.ts";
 import { type BenchContext, describeSurroundings, openContext } from "./setup.ts";
 import { startup } from "./startup.ts";
 import { walPush } from "./wal_push.ts";
@@ -13,7 +19,12 @@ import { walPush } from "./wal_push.ts";
 const BENCHES: Readonly<Record<string, (context: BenchContext) => Promise<string>>> = {
   startup,
   "wal-push": walPush,
+  "look-ahead": lookAhead,
+  backup,
+  restore,
   catalogue,
+  requests,
+  growth,
 };
 
 const names = Deno.args.filter((word) => word !== "--");
@@ -22,7 +33,7 @@ if (unknown.length > 0) {
   console.error(`There is no bench '${unknown[0]}' (${Object.keys(BENCHES).join(", ")})`);
   Deno.exit(3);
 }
-const executable = await ensureExecutable();
+const executable = Deno.env.get("BARMAN_CLOUD_EXECUTABLE") ?? await ensureExecutable();
 await stop();
 const context = await openContext(executable, (text) => console.error(text));
 try {

@@ -76,6 +76,13 @@ export async function measure(
   }
 }
 
+/** How many runs: `BENCH_RUNS`, or the usual number. */
+export function runsOr(usual: number): number {
+  const runs = Number(Deno.env.get("BENCH_RUNS") ?? usual);
+  if (!Number.isInteger(runs) || runs < 1) throw new RangeError("BENCH_RUNS is to be 1 or more");
+  return runs;
+}
+
 export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   const middle = Math.floor(sorted.length / 2);

@@ -2,7 +2,7 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { DATASETS } from "./data.ts";
-import { measure, table } from "./measure.ts";
+import { measure, runsOr, table } from "./measure.ts";
 import type { BenchContext } from "./setup.ts";
 import { backupTools, type Codec } from "./tools.ts";
 
@@ -19,7 +19,7 @@ export async function restore(context: BenchContext): Promise<string> {
       const places = await backupTools(context, cluster, codec, destination);
       try {
         await measure(places.backups, { runs: 1, warmups: 0 });
-        const figures = await measure(places.restores, { runs: RUNS });
+        const figures = await measure(places.restores, { runs: runsOr(RUNS) });
         const text = `**${dataset} cluster (${Math.round(cluster.size / 1024 ** 2)} MiB), ${
           codec === "none" ? "not compressed" : codec
         }**\n\n${table(figures, { bytes: cluster.size })}`;

@@ -1,7 +1,7 @@
 /** One segment of 16 MiB into the archive, a process each: what archive_command costs. */
 import { join } from "node:path";
 import { type BenchCluster, DATASETS } from "./data.ts";
-import { type Candidate, measure, table } from "./measure.ts";
+import { type Candidate, measure, runsOr, table } from "./measure.ts";
 import { type BenchContext, type BenchS3, configurePgBackRest } from "./setup.ts";
 
 const RUNS = 9;
@@ -18,7 +18,7 @@ export async function walPush(context: BenchContext): Promise<string> {
     for (const codec of CODECS) {
       context.tell(`wal-push: ${dataset}, ${codec}`);
       const candidates = await candidatesOf(context, s3, cluster, codec);
-      const figures = await measure(candidates, { runs: RUNS });
+      const figures = await measure(candidates, { runs: runsOr(RUNS) });
       const text = `**${dataset} WAL, ${codec === "none" ? "not compressed" : codec}**\n\n` +
         table(figures, { heading: "16 MiB segment" });
       context.tell(text);
