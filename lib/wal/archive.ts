@@ -97,10 +97,10 @@ export async function archiveWal(
   const file = await openLocalFile(path);
   try {
     const header = plan.unchecked ? null : await inspectWal(file, path, wal, log);
-    // The upload copies what it gets; a codec may hold on to it.
+    // The upload copies what it gets, and codecs are done with a chunk when they ask for the next.
     const content = compression === null
       ? file.read(true)
-      : compressStream(compression, file.read(options.memory?.file), {
+      : compressStream(compression, file.read(options.memory?.file ?? true), {
         level,
         contentSize: file.size,
         // Several files at once keep all cores busy by themselves.

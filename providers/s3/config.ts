@@ -2,11 +2,11 @@
  * What the environment and the AWS configuration files say, read by boto3's rules, so that a set-up
  * that works with Barman works here.
  */
+import { access } from "node:fs/promises";
 import http from "node:http";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { loadSharedConfigFiles } from "@smithy/core/config";
 import type { StoreOptions } from "../open.ts";
 import { certificateAuthorities } from "../certificates.ts";
 import { StoreError } from "../object_store.ts";
@@ -20,6 +20,8 @@ export interface S3Config {
   readonly credentialsFile: string;
   readonly endpoint: string | undefined;
   readonly region: string | undefined;
+  /** FIPS or dual-stack endpoints are asked for, which the SDK knows. */
+  readonly specialEndpoints: boolean;
   readonly forcePathStyle: boolean;
   /** PEM text of the authorities to trust instead of the runtime's. */
   readonly ca: string | undefined;
@@ -47,11 +49,7 @@ export async function readS3Config(options: StoreOptions): Promise<S3Config> {
   const configFile = fromHome(env["AWS_CONFIG_FILE"], home) ?? join(home, ".aws", "config");
   const credentialsFile = fromHome(env["AWS_SHARED_CREDENTIALS_FILE"], home) ??
     join(home, ".aws", "credentials");
-  const files = await loadSharedConfigFiles({
-    filepath: credentialsFile,
-    configFilepath: configFile,
-    ignoreCache: true,
-  });
+  const files = await sharedFiles(credentialsFile, configFile);
   const profile = options.awsProfile || env["AWS_PROFILE"] || env["AWS_DEFAULT_PROFILE"] ||
     undefined;
   const name = profile ?? "default";
@@ -82,6 +80,8 @@ export async function readS3Config(options: StoreOptions): Promise<S3Config> {
     credentialsFile,
     endpoint,
     region: env["AWS_REGION"] || env["AWS_DEFAULT_REGION"] || setting("region"),
+    specialEndpoints: isTrue(env["AWS_USE_FIPS_ENDPOINT"] || setting("use_fips_endpoint")) ||
+      isTrue(env["AWS_USE_DUALSTACK_ENDPOINT"] || setting("use_dualstack_endpoint")),
     forcePathStyle: style === "path" || (style === "auto" && endpoint !== undefined),
     ca: await certificateAuthorities({
       AWS_CA_BUNDLE: env["AWS_CA_BUNDLE"],
@@ -99,6 +99,33 @@ export async function readS3Config(options: StoreOptions): Promise<S3Config> {
     ),
     environmentKeys: options.awsProfile ? undefined : environmentKeys(env),
   };
+}
+
+interface SharedFiles {
+  readonly configFile: Readonly<Record<string, Section | undefined>>;
+  readonly credentialsFile: Readonly<Record<string, Section | undefined>>;
+}
+
+/** What reads the files is loaded only where there are some. */
+async function sharedFiles(filepath: string, configFilepath: string): Promise<SharedFiles> {
+  const there = await Promise.all([filepath, configFilepath].map(isThere));
+  if (!there.includes(true)) return { configFile: {}, credentialsFile: {} };
+  const { loadSharedConfigFiles } = await import("@smithy/core/config");
+  return await loadSharedConfigFiles({ filepath, configFilepath, ignoreCache: true });
+}
+
+/** True also when that can't be told. */
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await access(path);
+    return true;
+  } catch (error) {
+    return !(error instanceof Error && "code" in error && error.code === "ENOENT");
+  }
+}
+
+function isTrue(text: string | undefined): boolean {
+  return text?.toLowerCase() === "true";
 }
 
 /** As the system has it, for callers that pass no environment on; a uid without a name has none. */

@@ -1,4 +1,3 @@
-import { DeleteObjectCommand, DeleteObjectsCommand } from "@aws-sdk/client-s3";
 import {
   type DeleteFailure,
   type DeleteOptions,
@@ -45,14 +44,11 @@ async function deleteBatch(
   { signal }: DeleteOptions,
 ): Promise<DeleteFailure[]> {
   const context = { action: `delete ${named(keys)}`, signal };
-  const { Errors = [] } = await session.call(context, (client, send) =>
-    client.send(
-      new DeleteObjectsCommand({
-        Bucket: session.bucket,
-        Delete: { Objects: keys.map((Key) => ({ Key })), Quiet: true },
-      }),
-      send,
-    ));
+  const { Errors = [] } = await session.call(context, (api, send) =>
+    api.deleteObjects({
+      Bucket: session.bucket,
+      Delete: { Objects: keys.map((Key) => ({ Key })), Quiet: true },
+    }, send));
   const failures: DeleteFailure[] = [];
   for (const { Key, Code, Message } of Errors) {
     if (Code === "NoSuchKey") continue;
@@ -89,8 +85,7 @@ async function deleteSingly(
       try {
         await session.call(
           context,
-          (client, send) =>
-            client.send(new DeleteObjectCommand({ Bucket: session.bucket, Key: key }), send),
+          (api, send) => api.deleteObject({ Bucket: session.bucket, Key: key }, send),
         );
       } catch (error) {
         if (isStoreError(error, "not-found")) continue;

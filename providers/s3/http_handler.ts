@@ -11,7 +11,6 @@
 import http from "node:http";
 import https from "node:https";
 import type { Socket } from "node:net";
-import { buildQueryString, type HttpRequest, HttpResponse } from "@smithy/core/protocols";
 import { authorizationOf, type ProxyChoice, proxyUnreachable, TunnelAgent } from "./proxy.ts";
 
 export interface HttpHandlerOptions {
@@ -28,6 +27,28 @@ export interface HttpHandlerOptions {
    * just when a request is sent, which then has to be sent again (Deno's node:http does so by itself).
    */
   readonly keepAlive?: boolean | undefined;
+}
+
+/** What is used of the SDK's requests. */
+export interface HttpRequest {
+  readonly method: string;
+  /** `http:` or `https:` */
+  readonly protocol: string;
+  readonly hostname: string;
+  readonly port?: number | undefined;
+  /** Encoded. */
+  readonly path: string;
+  readonly query?: Readonly<Record<string, string | readonly string[] | null>> | undefined;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body?: unknown;
+}
+
+/** As the SDK wants it. */
+export interface HttpResponse {
+  readonly statusCode: number;
+  readonly reason?: string;
+  readonly headers: Record<string, string>;
+  readonly body: http.IncomingMessage;
 }
 
 /** What the SDK asks of a request handler. */
@@ -78,7 +99,7 @@ export function createHttpHandler(options: HttpHandlerOptions): HttpHandler {
 
   const open = (request: HttpRequest): Opened => {
     const isSecure = request.protocol === "https:";
-    const query = buildQueryString(request.query);
+    const query = queryString(request.query ?? {});
     const path = query === "" ? request.path : `${request.path}?${query}`;
     const headers = { ...request.headers };
     const host = bare(request.hostname);
@@ -191,12 +212,12 @@ function exchange(
       // Whoever reads the body gets the error too; without a reader it must not end the process.
       response.on("error", () => {});
       resolve({
-        response: new HttpResponse({
+        response: {
           statusCode: response.statusCode ?? 0,
           ...(response.statusMessage === undefined ? {} : { reason: response.statusMessage }),
           headers: headersOf(response),
           body: response,
-        }),
+        },
       });
     });
     send(outgoing, request.body, () => incoming !== undefined, watch.moved).catch(fail);
@@ -303,6 +324,26 @@ function connectionClosed(): Error {
   return Object.assign(new Error("the connection was closed without an answer"), {
     code: "ECONNRESET",
   });
+}
+
+/** The query of a URL: encoded, in the order of the names, which signatures need. */
+export function queryString(
+  query: Readonly<Record<string, string | readonly string[] | null>>,
+): string {
+  return Object.keys(query).sort().flatMap((name) => {
+    const value = query[name] ?? null;
+    if (value === null) return [escaped(name)];
+    const values = typeof value === "string" ? [value] : value;
+    return values.map((text) => `${escaped(name)}=${escaped(text)}`);
+  }).join("&");
+}
+
+/** Everything but RFC 3986's unreserved characters is encoded. */
+export function escaped(text: string): string {
+  return encodeURIComponent(text).replace(
+    /[!'()*]/g,
+    (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`,
+  );
 }
 
 /** An IPv6 address without its brackets. */

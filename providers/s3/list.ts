@@ -1,7 +1,7 @@
-import { ListObjectsV2Command, type ListObjectsV2CommandOutput } from "@aws-sdk/client-s3";
 import { compareKeys } from "../key_order.ts";
 import { requireAnswers } from "../listed_entries.ts";
 import { type ListEntry, type ListOptions, StoreError } from "../object_store.ts";
+import type { Listing } from "./api.ts";
 import type { S3Session } from "./session.ts";
 
 /** Empty pages in a row after which a listing is given up; a store may send a few. */
@@ -20,19 +20,16 @@ export async function* listObjects(
   let emptyPages = 0;
   let last: string | undefined;
   for (;;) {
-    const page = await session.call({ action, signal }, (client, sendOptions) =>
-      client.send(
-        new ListObjectsV2Command({
-          Bucket: session.bucket,
-          Prefix: prefix,
-          // Keys may hold characters that XML can't.
-          EncodingType: "url",
-          Delimiter: delimiter,
-          StartAfter: token === undefined ? startAfter : undefined,
-          ContinuationToken: token,
-        }),
-        sendOptions,
-      ));
+    const page = await session.call({ action, signal }, (api, sendOptions) =>
+      api.listObjectsV2({
+        Bucket: session.bucket,
+        Prefix: prefix,
+        // Keys may hold characters that XML can't.
+        EncodingType: "url",
+        Delimiter: delimiter,
+        StartAfter: token === undefined ? startAfter : undefined,
+        ContinuationToken: token,
+      }, sendOptions));
     if (!isListing(page)) {
       throw new StoreError(
         "unavailable",
@@ -74,12 +71,12 @@ export async function* listObjects(
  * end a recovery, so it must have been said.
  */
 function isListing(
-  { IsTruncated, Name, Prefix, KeyCount, MaxKeys }: ListObjectsV2CommandOutput,
+  { IsTruncated, Name, Prefix, KeyCount, MaxKeys }: Listing,
 ): boolean {
   return [IsTruncated, Name, Prefix, KeyCount, MaxKeys].some((element) => element !== undefined);
 }
 
-function entriesOf(page: ListObjectsV2CommandOutput): ListEntry[] {
+function entriesOf(page: Listing): ListEntry[] {
   const decoded = (text: string) => page.EncodingType === "url" ? decodeUrl(text) : text;
   const entries: ListEntry[] = [];
   for (const { Key, Size, ETag, LastModified } of page.Contents ?? []) {

@@ -1,9 +1,3 @@
-import {
-  GetObjectCommand,
-  HeadBucketCommand,
-  HeadObjectCommand,
-  type HeadObjectCommandOutput,
-} from "@aws-sdk/client-s3";
 import { readBody } from "../body.ts";
 import {
   type Cancellable,
@@ -14,6 +8,7 @@ import {
   type StoredObject,
   StoreError,
 } from "../object_store.ts";
+import type { ObjectHead } from "./api.ts";
 import { noProof, type RequestContext, type S3Session } from "./session.ts";
 
 /** @returns false when the store answered that there is no such bucket. */
@@ -25,7 +20,7 @@ export async function bucketExists(
     const context = { action: "look for the bucket", signal: options.signal };
     await session.call(
       context,
-      (client, send) => client.send(new HeadBucketCommand({ Bucket: session.bucket }), send),
+      (api, send) => api.headBucket({ Bucket: session.bucket }, send),
     );
     return true;
   } catch (error) {
@@ -75,16 +70,13 @@ async function headOf(
   action: string,
   key: string,
   options: Cancellable,
-): Promise<HeadObjectCommandOutput> {
+): Promise<ObjectHead> {
   const context = { action, key, signal: options.signal };
   try {
     return await session.call(
       context,
-      (client, send) =>
-        client.send(
-          new HeadObjectCommand({ Bucket: session.bucket, Key: key, ...session.customerKey }),
-          send,
-        ),
+      (api, send) =>
+        api.headObject({ Bucket: session.bucket, Key: key, ...session.customerKey }, send),
     );
   } catch (error) {
     if (!isStoreError(error, "not-found") || error.code === "NoSuchKey") throw error;
@@ -130,17 +122,14 @@ export async function getObject(
     );
   }
   const isRange = start > 0 || end !== undefined;
-  const answer = await session.call(context, (client, send) =>
-    client.send(
-      new GetObjectCommand({
-        Bucket: session.bucket,
-        Key: key,
-        Range: isRange ? `bytes=${start}-${end === undefined ? "" : end - 1}` : undefined,
-        IfMatch: etag,
-        ...session.customerKey,
-      }),
-      send,
-    ));
+  const answer = await session.call(context, (api, send) =>
+    api.getObject({
+      Bucket: session.bucket,
+      Key: key,
+      Range: isRange ? `bytes=${start}-${end === undefined ? "" : end - 1}` : undefined,
+      IfMatch: etag,
+      ...session.customerKey,
+    }, send));
   const body = answer.Body;
   if (body === undefined || !isReadable(body)) {
     throw new StoreError("other", `Cannot read ${key} in ${session.description}: it sent no body`, {

@@ -1,15 +1,14 @@
-/** The client of the SDK and what all requests share: one attempt, the right region, our errors. */
-import { Buffer } from "node:buffer";
-import { defaultProvider } from "@aws-sdk/credential-provider-node";
-import { S3Client } from "@aws-sdk/client-s3";
-import { HttpRequest, HttpResponse } from "@smithy/core/protocols";
+/** What all requests share: one attempt, the right region, our errors. */
 import { type Cancellable, StoreError } from "../object_store.ts";
 import type { StoreOptions } from "../open.ts";
 import { withoutSecrets } from "../url_in_messages.ts";
+import { PageError, type S3Api, type SendOptions } from "./api.ts";
 import { instanceRegion, type S3Config } from "./config.ts";
+import { credentialsOf } from "./credentials.ts";
 import type { CustomerKey } from "./customer_key.ts";
 import { type ErrorContext, rightRegion, toStoreError } from "./errors.ts";
 import { createHttpHandler } from "./http_handler.ts";
+import { openLightApi, suitsLightApi } from "./light_api.ts";
 import { proxyChoice } from "./proxy.ts";
 
 /** boto3's time-outs. */
@@ -17,9 +16,6 @@ const DEFAULT_TIMEOUT_S = 60;
 
 /** Where S3 answers for buckets of any region, with the right one. */
 const FALLBACK_REGION = "us-east-1";
-
-/** The SDK would warn on stderr, past our log, where a profile and keys are both given. */
-const SILENT = { debug() {}, info() {}, warn() {}, error() {} };
 
 /** About one request, for its errors. */
 export interface RequestContext extends Cancellable {
@@ -45,7 +41,7 @@ export interface S3Session {
    */
   call<T>(
     context: RequestContext,
-    send: (client: S3Client, options: { readonly abortSignal?: AbortSignal }) => Promise<T>,
+    send: (api: S3Api, options: SendOptions) => Promise<T>,
   ): Promise<T>;
   /** An error as a `StoreError` about this session's store. */
   storeError(error: unknown, context: RequestContext): Error;
@@ -71,29 +67,14 @@ export function openSession(
     return regionNow;
   };
   const regionOf = () => region ??= findRegion();
-  const client = new S3Client({
-    region: regionOf,
-    requestHandler: handler,
-    streamCollector: collectAnswer,
-    // Retrying is done by one wrapper for all stores.
-    maxAttempts: 1,
-    credentials: config.environmentKeys ?? defaultProvider({
-      ...(config.profile === undefined ? {} : { profile: config.profile }),
-      filepath: config.credentialsFile,
-      configFilepath: config.configFile,
-      clientConfig: { requestHandler: handler },
-      logger: SILENT,
-    }),
-    forcePathStyle: config.forcePathStyle,
-    requestChecksumCalculation: config.requestChecksums,
-    responseChecksumValidation: config.responseChecksums,
-    // Costs a round trip, and some stores never answer it. The handler reads early refusals anyway.
-    expectContinueHeader: false,
-    ...(config.endpoint === undefined ? {} : { endpoint: config.endpoint }),
-    ...(config.profile === undefined ? {} : { profile: config.profile }),
-  });
-  leaveChecksummedBodiesUnsigned(client);
-  refusePages(client);
+  const openApi = async (): Promise<S3Api> => {
+    if (suitsLightApi(bucket, config, await regionOf())) {
+      return openLightApi(config, regionOf, credentialsOf(config, handler), handler);
+    }
+    const { openSdkApi } = await import("./sdk_api.ts");
+    return openSdkApi(config, regionOf, handler);
+  };
+  let api: Promise<S3Api> | undefined;
 
   const description = config.endpoint === undefined
     ? `bucket "${bucket}" of S3`
@@ -120,7 +101,7 @@ export function openSession(
       for (let redirected = false;;) {
         signal?.throwIfAborted();
         try {
-          return await send(client, sendOptions);
+          return await send(await (api ??= openApi()), sendOptions);
         } catch (error) {
           signal?.throwIfAborted();
           if (error instanceof PageError) throw pageInstead(description, context, error);
@@ -135,7 +116,7 @@ export function openSession(
       }
     },
     close() {
-      client.destroy();
+      api?.then((opened) => opened.close(), () => undefined);
       handler.destroy();
     },
   };
@@ -152,68 +133,6 @@ async function regionOfInstance(
   const hasOwnCredentials = config.environmentKeys !== undefined || config.profile !== undefined;
   if (config.endpoint !== undefined || hasOwnCredentials) return undefined;
   return await instanceRegion(options.env);
-}
-
-/** Most that is read of an answer that is not streamed: a page of a listing is a few MiB. */
-const MAX_ANSWER = 64 * 1024 ** 2;
-
-/** The SDK's own collector takes all that comes. */
-async function collectAnswer(body: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  for await (const chunk of body) {
-    size += chunk.length;
-    if (size > MAX_ANSWER) throw new Error(`the answer is larger than ${MAX_ANSWER} bytes`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
-}
-
-/**
- * Over TLS the body's checksum (CRC-32 in a signed header) is protection enough; the SHA-256 of every
- * body for the signature would be most of the CPU time of an upload.
- */
-function leaveChecksummedBodiesUnsigned(client: S3Client): void {
-  client.middlewareStack.add(
-    (next) => (args) => {
-      const { request } = args;
-      if (
-        HttpRequest.isInstance(request) && request.protocol === "https:" &&
-        request.body instanceof Uint8Array &&
-        Object.keys(request.headers).some((name) => /^x-amz-checksum-/i.test(name))
-      ) {
-        request.headers["x-amz-content-sha256"] = "UNSIGNED-PAYLOAD";
-      }
-      return next(args);
-    },
-    // After the checksum, before the signature.
-    { step: "build", priority: "low", name: "leaveChecksummedBodiesUnsigned" },
-  );
-}
-
-/** A page for people came where S3 sends XML or nothing. */
-class PageError extends Error {
-  override readonly name = "PageError";
-}
-
-/**
- * The SDK takes the page of a login or of another server for an answer without anything in it: an empty listing, a
- * deletion that went well. Objects may be pages; their answers are known by their ETag.
- */
-function refusePages(client: S3Client): void {
-  client.middlewareStack.add(
-    (next, { commandName }) => async (args) => {
-      const result = await next(args);
-      const { response } = result;
-      if (
-        HttpResponse.isInstance(response) && response.statusCode < 300 &&
-        /^text\/html\b/i.test(response.headers["content-type"] ?? "") &&
-        commandName !== "GetObjectCommand" && commandName !== "HeadObjectCommand"
-      ) throw new PageError(`HTTP ${response.statusCode}, ${response.headers["content-type"]}`);
-      return result;
-    },
-    { step: "deserialize", name: "refusePages" },
-  );
 }
 
 function pageInstead(

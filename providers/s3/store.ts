@@ -1,8 +1,8 @@
 /**
- * Amazon S3 and what speaks its protocol, through the AWS SDK. This file and the SDK are loaded only
- * when such a store is opened.
+ * Amazon S3 and what speaks its protocol, by plain requests or through the AWS SDK. This file is
+ * loaded only when such a store is opened, the SDK only where it is needed.
  */
-import { type BucketLocationConstraint, CreateBucketCommand } from "@aws-sdk/client-s3";
+import type { BucketLocationConstraint } from "@aws-sdk/client-s3";
 import {
   type Cancellable,
   isStoreError,
@@ -86,18 +86,15 @@ function s3Store(session: S3Session, options: StoreOptions): ObjectStore {
 async function createBucket(session: S3Session, { signal }: Cancellable = {}): Promise<void> {
   const context = { action: "create the bucket", signal };
   const create = async (constraint: string | undefined) => {
-    await session.call(context, (client, send) =>
-      client.send(
-        new CreateBucketCommand({
-          Bucket: session.bucket,
-          ...(constraint === undefined ? {} : {
-            CreateBucketConfiguration: {
-              LocationConstraint: constraint as BucketLocationConstraint,
-            },
-          }),
+    await session.call(context, (api, send) =>
+      api.createBucket({
+        Bucket: session.bucket,
+        ...(constraint === undefined ? {} : {
+          CreateBucketConfiguration: {
+            LocationConstraint: constraint as BucketLocationConstraint,
+          },
         }),
-        send,
-      ));
+      }, send));
   };
   const region = await session.region();
   try {

@@ -2,14 +2,6 @@ import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import { crc32 } from "node:zlib";
 import {
-  AbortMultipartUploadCommand,
-  CompleteMultipartUploadCommand,
-  CreateMultipartUploadCommand,
-  ListPartsCommand,
-  PutObjectCommand,
-  UploadPartCommand,
-} from "@aws-sdk/client-s3";
-import {
   type Cancellable,
   isStoreError,
   type MultipartUpload,
@@ -86,18 +78,15 @@ export function createWriter(
       const { signal } = putOptions;
       const context = { action: `write ${key}`, key, signal, precondition: "exists" } as const;
       const write = async (condition: { IfNoneMatch?: "*" }) => {
-        const { ETag } = await session.call(context, (client, send) =>
-          client.send(
-            new PutObjectCommand({
-              Bucket,
-              Key: key,
-              Body: body,
-              ...encryption,
-              ...tagging(putOptions.tags),
-              ...condition,
-            }),
-            send,
-          ));
+        const { ETag } = await session.call(context, (api, send) =>
+          api.putObject({
+            Bucket,
+            Key: key,
+            Body: body,
+            ...encryption,
+            ...tagging(putOptions.tags),
+            ...condition,
+          }, send));
         if (ETag === undefined) throw noProof(session, context);
       };
       if (putOptions.createOnly === true) {
@@ -110,16 +99,13 @@ export function createWriter(
       if (putOptions.createOnly === true) {
         await requireFree(session, context, learnt.createOnlyMultipart);
       }
-      const { UploadId } = await session.call(context, (client, send) =>
-        client.send(
-          new CreateMultipartUploadCommand({
-            Bucket,
-            Key: key,
-            ...encryption,
-            ...tagging(putOptions.tags),
-          }),
-          send,
-        ));
+      const { UploadId } = await session.call(context, (api, send) =>
+        api.createMultipartUpload({
+          Bucket,
+          Key: key,
+          ...encryption,
+          ...tagging(putOptions.tags),
+        }, send));
       if (UploadId === undefined) {
         throw new StoreError(
           "other",
@@ -182,16 +168,13 @@ async function uploadPart(
   }
   const { ETag, ChecksumCRC32 } = await session.call(
     context,
-    (client, send) =>
-      client.send(
-        new UploadPartCommand({
-          ...target,
-          PartNumber: number,
-          Body: body,
-          ...session.customerKey,
-        }),
-        send,
-      ),
+    (api, send) =>
+      api.uploadPart({
+        ...target,
+        PartNumber: number,
+        Body: body,
+        ...session.customerKey,
+      }, send),
   );
   if (ETag === undefined) throw noProof(session, context);
   if (ChecksumCRC32 !== undefined && ChecksumCRC32 !== crc32Base64(body)) {
@@ -261,11 +244,11 @@ async function complete(
   const Parts = [...parts].sort((a, b) => a.number - b.number)
     .map(({ number, etag }) => ({ PartNumber: number, ETag: etag }));
   try {
-    const { ETag } = await session.call(context, (client, send) =>
-      client.send(
-        new CompleteMultipartUploadCommand({ ...target, MultipartUpload: { Parts }, ...condition }),
-        send,
-      ));
+    const { ETag } = await session.call(
+      context,
+      (api, send) =>
+        api.completeMultipartUpload({ ...target, MultipartUpload: { Parts }, ...condition }, send),
+    );
     if (ETag === undefined) throw noProof(session, context);
     return ETag;
   } catch (error) {
@@ -284,7 +267,7 @@ async function requireUpload(
 ): Promise<void> {
   await session.call(
     context,
-    (client, send) => client.send(new ListPartsCommand({ ...target, MaxParts: 1 }), send),
+    (api, send) => api.listParts({ ...target, MaxParts: 1 }, send),
   );
 }
 
@@ -302,7 +285,7 @@ async function abort(
   try {
     await session.call(
       context,
-      (client, send) => client.send(new AbortMultipartUploadCommand(target), send),
+      (api, send) => api.abortMultipartUpload(target, send),
     );
   } catch (error) {
     // Gone already: completed, or aborted before.

@@ -1,0 +1,95 @@
+/**
+ * The operations of S3 that this project uses, by the names of Amazon's reference. Two things carry them out: `light_api.ts`
+ * wherever plain requests will do, and `sdk_api.ts`, the AWS SDK, for the rest: loading that takes longer, and more
+ * memory, than all that archiving a WAL file takes otherwise.
+ */
+import type {
+  AbortMultipartUploadCommandInput,
+  CompleteMultipartUploadCommandInput,
+  CreateBucketCommandInput,
+  CreateMultipartUploadCommandInput,
+  DeleteObjectCommandInput,
+  DeleteObjectsCommandInput,
+  GetObjectCommandInput,
+  HeadBucketCommandInput,
+  HeadObjectCommandInput,
+  ListObjectsV2CommandInput,
+  ListPartsCommandInput,
+  PutObjectCommandInput,
+  UploadPartCommandInput,
+} from "@aws-sdk/client-s3";
+
+export interface SendOptions {
+  readonly abortSignal?: AbortSignal;
+}
+
+type Operation<Input, Output> = (input: Input, options: SendOptions) => Promise<Output>;
+
+export interface S3Api {
+  createBucket: Operation<CreateBucketCommandInput, unknown>;
+  headBucket: Operation<HeadBucketCommandInput, unknown>;
+  listObjectsV2: Operation<ListObjectsV2CommandInput, Listing>;
+  headObject: Operation<HeadObjectCommandInput, ObjectHead>;
+  getObject: Operation<GetObjectCommandInput, ObjectAnswer>;
+  putObject: Operation<PutBytes<PutObjectCommandInput>, Written>;
+  createMultipartUpload: Operation<CreateMultipartUploadCommandInput, { UploadId?: Text }>;
+  uploadPart: Operation<PutBytes<UploadPartCommandInput>, Written>;
+  completeMultipartUpload: Operation<CompleteMultipartUploadCommandInput, Written>;
+  abortMultipartUpload: Operation<AbortMultipartUploadCommandInput, unknown>;
+  listParts: Operation<ListPartsCommandInput, unknown>;
+  deleteObject: Operation<DeleteObjectCommandInput, unknown>;
+  deleteObjects: Operation<DeleteObjectsCommandInput, { Errors?: DeletionError[] | undefined }>;
+  close(): void;
+}
+
+type Text = string | undefined;
+type PutBytes<Input> = Omit<Input, "Body"> & { Body: Uint8Array };
+
+export interface Written {
+  readonly ETag?: Text;
+}
+
+export interface ObjectHead {
+  readonly ETag?: Text;
+  readonly ContentLength?: number | undefined;
+  readonly LastModified?: Date | undefined;
+  readonly ObjectLockMode?: Text;
+  readonly ObjectLockRetainUntilDate?: Date | undefined;
+  readonly ObjectLockLegalHoldStatus?: Text;
+}
+
+export interface ObjectAnswer extends ObjectHead {
+  readonly ContentRange?: Text;
+  /** A Node stream, in a server's runtime. */
+  readonly Body?: object | undefined;
+}
+
+export interface Listing {
+  readonly Name?: Text;
+  readonly Prefix?: Text;
+  readonly KeyCount?: number | undefined;
+  readonly MaxKeys?: number | undefined;
+  readonly IsTruncated?: boolean | undefined;
+  readonly EncodingType?: Text;
+  readonly NextContinuationToken?: Text;
+  readonly Contents?:
+    | readonly {
+      readonly Key?: Text;
+      readonly Size?: number | undefined;
+      readonly ETag?: Text;
+      readonly LastModified?: Date | undefined;
+    }[]
+    | undefined;
+  readonly CommonPrefixes?: readonly { readonly Prefix?: Text }[] | undefined;
+}
+
+export interface DeletionError {
+  readonly Key?: Text;
+  readonly Code?: Text;
+  readonly Message?: Text;
+}
+
+/** A page for people came where S3 sends XML or nothing. */
+export class PageError extends Error {
+  override readonly name = "PageError";
+}

@@ -1,0 +1,496 @@
+/**
+ * S3 by plain signed requests, for the buckets and endpoints that nearly everybody has. Requests are those that the AWS
+ * SDK sends (checksums included), errors have the shape of the SDK's.
+ */
+import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
+import { isIP } from "node:net";
+import { crc32 } from "node:zlib";
+import { collectAnswer } from "./answer.ts";
+import { type Listing, PageError, type S3Api, type SendOptions } from "./api.ts";
+import type { S3Config } from "./config.ts";
+import type { Credentials } from "./credentials.ts";
+import { escaped, type HttpHandler, queryString } from "./http_handler.ts";
+import { sha256Hex, signed, UNSIGNED } from "./sign.ts";
+import { elementsOf, encodeXml, textOf } from "./xml.ts";
+
+/** Of an error's body; it is for people and codes. */
+const MAX_ERROR = 64 * 1024;
+const EMPTY = new Uint8Array(0);
+
+/** Whether plain requests will do; the SDK knows all the others. */
+export function suitsLightApi(bucket: string, config: S3Config, region: string): boolean {
+  // No ARN, no access point, no directory bucket, nothing that is no name of a host.
+  if (!/^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$/.test(bucket) || /--|-s3alias$/.test(bucket)) {
+    return false;
+  }
+  if (config.specialEndpoints) return false;
+  if (config.endpoint !== undefined) return !isAmazons(config.endpoint);
+  return /^(us|us-gov|eu|ap|ca|sa|af|me|il|mx|cn)-[a-z]+-\d$/.test(region);
+}
+
+/** An endpoint of Amazon's may be of any kind. */
+function isAmazons(endpoint: string): boolean {
+  return /(^|\.)amazonaws\.com(\.cn)?$/.test(new URL(endpoint).hostname);
+}
+
+interface Request {
+  readonly method: string;
+  readonly bucket: string | undefined;
+  readonly key?: string | undefined;
+  readonly query?: Readonly<Record<string, string | number | undefined>>;
+  readonly headers?: Readonly<Record<string, string | undefined>>;
+  readonly body?: Uint8Array | string;
+  /** Never without a checksum. */
+  readonly checksumRequired?: boolean;
+}
+
+interface Answer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: AnswerBody;
+}
+
+/** What comes from `node:http`. */
+interface AnswerBody extends AsyncIterable<Uint8Array> {
+  destroy(): void;
+  on(event: "error", listener: () => void): unknown;
+}
+
+export function openLightApi(
+  config: S3Config,
+  region: () => Promise<string>,
+  credentials: () => Promise<Credentials>,
+  handler: HttpHandler,
+): S3Api {
+  const checksums = config.requestChecksums === "WHEN_SUPPORTED";
+  const verifies = config.responseChecksums === "WHEN_SUPPORTED";
+
+  /** @throws an error as the SDK's for anything but a success */
+  const send = async (request: Request, { abortSignal }: SendOptions): Promise<Answer> => {
+    abortSignal?.throwIfAborted();
+    const where = await region();
+    const url = urlOf(config, where, request);
+    const query = queryString(definedOf(request.query ?? {}));
+    const body = typeof request.body === "string"
+      ? new TextEncoder().encode(request.body)
+      : request.body;
+    const summed = body !== undefined && (checksums || request.checksumRequired === true);
+    const unsigned = {
+      method: request.method,
+      path: url.path,
+      query,
+      headers: {
+        host: url.host,
+        ...definedOf(request.headers ?? {}),
+        ...(body === undefined ? {} : { "content-length": String(body.length) }),
+        ...(summed ? checksumHeaders(body) : {}),
+      },
+    };
+    // Over TLS the checksum is protection enough; SHA-256 would be most of the CPU time of an upload.
+    const payload = summed && url.protocol === "https:" && body instanceof Uint8Array &&
+        request.body === body
+      ? UNSIGNED
+      : sha256Hex(body ?? EMPTY);
+    const headers = signed(unsigned, payload, where, await credentials(), new Date());
+    const { response } = await handler.handle(
+      {
+        method: request.method,
+        protocol: url.protocol,
+        hostname: url.hostname,
+        ...(url.port === undefined ? {} : { port: url.port }),
+        path: url.path,
+        query: definedOf(request.query ?? {}),
+        headers: { ...headers, "user-agent": "barman-cloud" },
+        body,
+      },
+      abortSignal === undefined ? {} : { abortSignal },
+    );
+    const answer = {
+      status: response.statusCode,
+      headers: response.headers,
+      body: response.body as AnswerBody,
+    };
+    if (answer.status >= 200 && answer.status < 300) return answer;
+    throw errorOf(
+      answer,
+      request.method === "HEAD" ? "" : await beginningOf(answer.body, MAX_ERROR),
+    );
+  };
+
+  /** An answer with XML, or with nothing. */
+  const ask = async (request: Request, options: SendOptions): Promise<Answer & { xml: string }> => {
+    const answer = await send(request, options);
+    const type = answer.headers["content-type"] ?? "";
+    if (/^text\/html\b/i.test(type)) {
+      answer.body.destroy();
+      throw new PageError(`HTTP ${answer.status}, ${type}`);
+    }
+    const xml = Buffer.from(await collectAnswer(answer.body)).toString("utf8");
+    // Amazon begins to answer before it knows how it ends.
+    if (/^\s*(<\?xml[^>]*>\s*)?<Error[\s>]/.test(xml)) throw errorOf(answer, xml);
+    return { ...answer, xml };
+  };
+
+  return {
+    createBucket: async ({ Bucket, CreateBucketConfiguration }, options) => {
+      const constraint = CreateBucketConfiguration?.LocationConstraint;
+      await ask({
+        method: "PUT",
+        bucket: Bucket,
+        ...(constraint === undefined ? {} : {
+          body: `<CreateBucketConfiguration xmlns="${NAMESPACE}"><LocationConstraint>` +
+            `${encodeXml(constraint)}</LocationConstraint></CreateBucketConfiguration>`,
+          headers: { "content-type": "application/xml" },
+        }),
+      }, options);
+    },
+
+    headBucket: ({ Bucket }, options) => ask({ method: "HEAD", bucket: Bucket }, options),
+
+    listObjectsV2: async (input, options) => {
+      const { xml } = await ask({
+        method: "GET",
+        bucket: input.Bucket,
+        query: {
+          "list-type": "2",
+          prefix: input.Prefix,
+          delimiter: input.Delimiter,
+          "encoding-type": input.EncodingType,
+          "start-after": input.StartAfter,
+          "continuation-token": input.ContinuationToken,
+        },
+      }, options);
+      requireWhole(xml, "ListBucketResult");
+      return listingOf(xml);
+    },
+
+    headObject: async ({ Bucket, Key, ...input }, options) => {
+      const { headers, body } = await send({
+        method: "HEAD",
+        bucket: Bucket,
+        key: Key,
+        headers: customerKeyOf(input),
+      }, options);
+      body.destroy();
+      return headOf(headers);
+    },
+
+    getObject: async ({ Bucket, Key, Range, IfMatch, ...input }, options) => {
+      const answer = await send({
+        method: "GET",
+        bucket: Bucket,
+        key: Key,
+        query: { "x-id": "GetObject" },
+        headers: {
+          range: Range,
+          "if-match": IfMatch,
+          ...customerKeyOf(input),
+          ...(verifies ? { "x-amz-checksum-mode": "ENABLED" } : {}),
+        },
+      }, options);
+      return {
+        ...headOf(answer.headers),
+        ContentRange: answer.headers["content-range"],
+        Body: verifies ? verified(answer) : answer.body,
+      };
+    },
+
+    putObject: async ({ Bucket, Key, Body, Tagging, IfNoneMatch, ...input }, options) => {
+      const { headers } = await ask({
+        method: "PUT",
+        bucket: Bucket,
+        key: Key,
+        query: { "x-id": "PutObject" },
+        headers: {
+          "content-type": "application/octet-stream",
+          "if-none-match": IfNoneMatch,
+          "x-amz-tagging": Tagging,
+          ...encryptionOf(input),
+          ...customerKeyOf(input),
+        },
+        body: Body,
+      }, options);
+      return { ETag: headers["etag"] };
+    },
+
+    createMultipartUpload: async ({ Bucket, Key, Tagging, ...input }, options) => {
+      const { xml } = await ask({
+        method: "POST",
+        bucket: Bucket,
+        key: Key,
+        query: { uploads: "" },
+        headers: {
+          "content-type": "application/octet-stream",
+          "x-amz-tagging": Tagging,
+          ...(checksums ? { "x-amz-checksum-algorithm": "CRC32" } : {}),
+          ...encryptionOf(input),
+          ...customerKeyOf(input),
+        },
+      }, options);
+      return { UploadId: textOf(xml, "UploadId") };
+    },
+
+    uploadPart: async ({ Bucket, Key, Body, UploadId, PartNumber, ...input }, options) => {
+      const { headers } = await ask({
+        method: "PUT",
+        bucket: Bucket,
+        key: Key,
+        query: { partNumber: PartNumber, uploadId: UploadId, "x-id": "UploadPart" },
+        headers: { "content-type": "application/octet-stream", ...customerKeyOf(input) },
+        body: Body,
+      }, options);
+      return { ETag: headers["etag"] };
+    },
+
+    completeMultipartUpload: async (input, options) => {
+      const parts = (input.MultipartUpload?.Parts ?? []).map(({ ETag = "", PartNumber }) =>
+        `<Part><ETag>${encodeXml(ETag)}</ETag><PartNumber>${PartNumber}</PartNumber></Part>`
+      );
+      const { xml } = await ask({
+        method: "POST",
+        bucket: input.Bucket,
+        key: input.Key,
+        query: { uploadId: input.UploadId },
+        headers: { "content-type": "application/xml", "if-none-match": input.IfNoneMatch },
+        body: `<CompleteMultipartUpload xmlns="${NAMESPACE}">${parts.join("")}` +
+          "</CompleteMultipartUpload>",
+      }, options);
+      return { ETag: textOf(xml, "ETag") };
+    },
+
+    abortMultipartUpload: ({ Bucket, Key, UploadId }, options) =>
+      ask({
+        method: "DELETE",
+        bucket: Bucket,
+        key: Key,
+        query: { uploadId: UploadId, "x-id": "AbortMultipartUpload" },
+      }, options),
+
+    listParts: ({ Bucket, Key, UploadId, MaxParts }, options) =>
+      ask({
+        method: "GET",
+        bucket: Bucket,
+        key: Key,
+        query: { uploadId: UploadId, "max-parts": MaxParts, "x-id": "ListParts" },
+      }, options),
+
+    deleteObject: ({ Bucket, Key }, options) =>
+      ask(
+        { method: "DELETE", bucket: Bucket, key: Key, query: { "x-id": "DeleteObject" } },
+        options,
+      ),
+
+    deleteObjects: async ({ Bucket, Delete }, options) => {
+      const objects = (Delete?.Objects ?? []).map(({ Key = "" }) =>
+        `<Object><Key>${encodeXml(Key)}</Key></Object>`
+      );
+      const { xml } = await ask({
+        method: "POST",
+        bucket: Bucket,
+        query: { delete: "" },
+        headers: { "content-type": "application/xml" },
+        body: `<Delete xmlns="${NAMESPACE}">${objects.join("")}<Quiet>true</Quiet></Delete>`,
+        checksumRequired: true,
+      }, options);
+      requireWhole(xml, "DeleteResult");
+      const Errors = [...elementsOf(xml, "Error")].map((error) => ({
+        Key: textOf(error, "Key"),
+        Code: textOf(error, "Code"),
+        Message: textOf(error, "Message"),
+      }));
+      return { Errors };
+    },
+
+    close() {},
+  };
+}
+
+const NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/";
+
+interface RequestUrl {
+  readonly protocol: string;
+  readonly hostname: string;
+  readonly port: number | undefined;
+  /** As in the header: with the port, unless it is the protocol's own. */
+  readonly host: string;
+  /** Encoded. */
+  readonly path: string;
+}
+
+function urlOf(config: S3Config, region: string, { bucket = "", key = "" }: Request): RequestUrl {
+  const suffix = region.startsWith("cn-") ? "amazonaws.com.cn" : "amazonaws.com";
+  const base = new URL(config.endpoint ?? `https://s3.${region}.${suffix}`);
+  const inPath = config.forcePathStyle || isIP(base.hostname.replace(/^\[|\]$/g, "")) !== 0;
+  const port = base.port === "" ? undefined : Number(base.port);
+  const hostname = inPath ? base.hostname : `${bucket}.${base.hostname}`;
+  const parts = [
+    base.pathname.replace(/\/+$/, ""),
+    ...inPath ? [bucket] : [],
+    key.split("/").map(escaped).join("/"),
+  ];
+  return {
+    protocol: base.protocol,
+    hostname,
+    port,
+    host: port === undefined ? hostname : `${hostname}:${port}`,
+    path: parts.join("/"),
+  };
+}
+
+function checksumHeaders(body: Uint8Array): Record<string, string> {
+  return {
+    "x-amz-sdk-checksum-algorithm": "CRC32",
+    "x-amz-checksum-crc32": crc32Base64(crc32(body)),
+  };
+}
+
+function crc32Base64(sum: number): string {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(sum);
+  return bytes.toString("base64");
+}
+
+interface Encryption {
+  readonly ServerSideEncryption?: string | undefined;
+  readonly SSEKMSKeyId?: string | undefined;
+}
+
+function encryptionOf({ ServerSideEncryption, SSEKMSKeyId }: Encryption) {
+  return {
+    "x-amz-server-side-encryption": ServerSideEncryption,
+    "x-amz-server-side-encryption-aws-kms-key-id": SSEKMSKeyId,
+  };
+}
+
+interface CustomerKeyed {
+  readonly SSECustomerAlgorithm?: string | undefined;
+  readonly SSECustomerKey?: string | undefined;
+}
+
+function customerKeyOf({ SSECustomerAlgorithm, SSECustomerKey }: CustomerKeyed) {
+  if (SSECustomerKey === undefined) return {};
+  const key = Buffer.from(SSECustomerKey, "base64");
+  const header = "x-amz-server-side-encryption-customer";
+  return {
+    [`${header}-algorithm`]: SSECustomerAlgorithm,
+    [`${header}-key`]: SSECustomerKey,
+    [`${header}-key-md5`]: createHash("md5").update(key).digest("base64"),
+  };
+}
+
+function headOf(headers: Readonly<Record<string, string>>) {
+  const length = headers["content-length"];
+  return {
+    ETag: headers["etag"],
+    ContentLength: length === undefined ? undefined : Number(length),
+    LastModified: dateOf(headers["last-modified"]),
+    ObjectLockMode: headers["x-amz-object-lock-mode"],
+    ObjectLockRetainUntilDate: dateOf(headers["x-amz-object-lock-retain-until-date"]),
+    ObjectLockLegalHoldStatus: headers["x-amz-object-lock-legal-hold"],
+  };
+}
+
+/** Text that is no date gives a date that is none. */
+function dateOf(text: string | undefined): Date | undefined {
+  return text === undefined ? undefined : new Date(text);
+}
+
+function listingOf(xml: string): Listing {
+  if (!xml.includes("<ListBucketResult")) return {};
+  const first = xml.search(/<(Contents|CommonPrefixes)>/);
+  // Elements of objects and groups have the same names as those of the listing.
+  const rest = xml.replace(/<(Contents|CommonPrefixes)>[^]*<\/\1>/g, "");
+  const number = (name: string) => {
+    const text = textOf(rest, name);
+    return text === undefined ? undefined : Number(text);
+  };
+  const truncated = textOf(rest, "IsTruncated");
+  const Contents = [];
+  for (const object of elementsOf(xml, "Contents")) {
+    Contents.push({
+      Key: textOf(object, "Key"),
+      Size: Number(textOf(object, "Size") ?? 0),
+      ETag: textOf(object, "ETag"),
+      LastModified: dateOf(textOf(object, "LastModified")),
+    });
+  }
+  const CommonPrefixes = [];
+  for (const group of elementsOf(xml, "CommonPrefixes")) {
+    CommonPrefixes.push({ Prefix: textOf(group, "Prefix") });
+  }
+  return {
+    Name: textOf(rest, "Name"),
+    Prefix: textOf(rest, "Prefix") ?? (/<Prefix\s*\/>/.test(rest) ? "" : undefined),
+    KeyCount: number("KeyCount"),
+    MaxKeys: number("MaxKeys"),
+    IsTruncated: truncated === undefined ? undefined : truncated === "true",
+    EncodingType: textOf(rest, "EncodingType"),
+    NextContinuationToken: textOf(rest, "NextContinuationToken"),
+    ...(first < 0 ? {} : { Contents, CommonPrefixes }),
+  };
+}
+
+/** The body, which fails at its end when it is not what the store's checksum says. */
+function verified({ status, headers, body }: Answer): AnswerBody {
+  const expected = headers["x-amz-checksum-crc32"];
+  // A sum of parts' sums (`…-3`) is of no use here, nor is one of the whole for a range.
+  if (expected === undefined || status !== 200 || expected.includes("-")) return body;
+  return {
+    async *[Symbol.asyncIterator]() {
+      let sum = 0;
+      for await (const chunk of body) {
+        sum = crc32(chunk, sum);
+        yield chunk;
+      }
+      const found = crc32Base64(sum);
+      if (found !== expected) {
+        throw new Error(`Checksum mismatch: expected CRC32 ${expected}, found ${found}`);
+      }
+    },
+    destroy: () => body.destroy(),
+    on: (event, listener) => body.on(event, listener),
+  };
+}
+
+async function beginningOf(body: AnswerBody, limit: number): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  for await (const chunk of body) {
+    chunks.push(chunk);
+    length += chunk.length;
+    if (length > limit) break;
+  }
+  return Buffer.concat(chunks).toString("utf8");
+}
+
+/** @throws when an answer of this kind has no end */
+function requireWhole(xml: string, name: string): void {
+  if (!xml.includes(`<${name}`) || new RegExp(`(</${name}>|<${name}[^<>]*/>)\\s*$`).test(xml)) {
+    return;
+  }
+  throw Object.assign(new Error("the answer has no end"), { code: "ECONNRESET" });
+}
+
+/** As the SDK's errors: what `errors.ts` looks at. */
+function errorOf({ status, headers }: Answer, xml: string): Error {
+  const inner = /<Error[\s>]/.test(xml) ? xml : "";
+  const told: Record<string, string> = {};
+  for (const name of ["Code", "Region", "ServerTime", "RequestTime", "Endpoint"]) {
+    const text = textOf(inner, name);
+    if (text !== undefined) told[name] = text;
+  }
+  const message = textOf(inner, "Message") ?? told["Code"] ?? (inner === "" ? xml : "");
+  return Object.assign(new Error(message), told, {
+    $metadata: { httpStatusCode: status },
+    $response: { statusCode: status, headers },
+  });
+}
+
+function definedOf<T>(record: Readonly<Record<string, T | undefined>>): Record<string, string> {
+  const defined: Record<string, string> = {};
+  for (const [name, value] of Object.entries(record)) {
+    if (value !== undefined) defined[name] = String(value);
+  }
+  return defined;
+}
