@@ -228,7 +228,7 @@ async function storeForBarman(
 
 /**
  * Levels of base backups where the usual one costs much time and saves little: files of tables, unlike WAL, are read
- * once and are large. Barman has no backups in these formats.
+ * once and are large.
  */
 const BACKUP_LEVELS: Partial<Record<CompressionName, number>> = { lz4: 0, zstd: 3 };
 
