@@ -47,6 +47,8 @@ type PutBytes<Input> = Omit<Input, "Body"> & { Body: Uint8Array };
 
 export interface Written {
   readonly ETag?: Text;
+  /** In base64. */
+  readonly ChecksumCRC32?: Text;
 }
 
 export interface ObjectHead {

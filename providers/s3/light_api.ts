@@ -211,7 +211,7 @@ export function openLightApi(
         },
         body: Body,
       }, options);
-      return { ETag: headers["etag"] };
+      return { ETag: headers["etag"], ChecksumCRC32: headers["x-amz-checksum-crc32"] };
     },
 
     createMultipartUpload: async ({ Bucket, Key, Tagging, ...input }, options) => {
@@ -240,7 +240,7 @@ export function openLightApi(
         headers: { "content-type": "application/octet-stream", ...customerKeyOf(input) },
         body: Body,
       }, options);
-      return { ETag: headers["etag"] };
+      return { ETag: headers["etag"], ChecksumCRC32: headers["x-amz-checksum-crc32"] };
     },
 
     completeMultipartUpload: async (input, options) => {
