@@ -3,7 +3,8 @@ import { type ListEntry, StoreError } from "./object_store.ts";
 
 /**
  * Callers cut the prefix off, and delete by what is left: a key that was not asked for must not get so far.
- * @throws {StoreError} kind `other` for keys without the prefix, groups that are none, and sizes that no object has
+ * @throws {StoreError} kind `other` for what has no name (a short listing looks like deleted backups), keys without the
+ * prefix, groups that are none, and sizes that no object has
  */
 export function requireAnswers(
   entries: readonly ListEntry[],
@@ -17,7 +18,9 @@ export function requireAnswers(
 ): void {
   for (const entry of entries) {
     const name = entry.kind === "object" ? entry.key : entry.prefix;
-    const why = !name.startsWith(prefix)
+    const why = name === ""
+      ? "it lists something without a name"
+      : !name.startsWith(prefix)
       ? `it lists ${shown(name)}, which was not asked for`
       : entry.kind === "prefix" && (!name.endsWith("/") || name === prefix)
       ? `it lists ${shown(name)} as a folder`

@@ -72,10 +72,10 @@ function entriesOf(page: Readonly<Record<string, unknown>>): ListEntry[] {
   const { items, prefixes } = page;
   for (const item of Array.isArray(items) ? items : []) {
     const object = storedObject(item);
-    if (object !== undefined) entries.push({ kind: "object", ...object });
+    entries.push({ kind: "object", ...object ?? { key: "", size: 0 } });
   }
   for (const prefix of Array.isArray(prefixes) ? prefixes : []) {
-    if (typeof prefix === "string") entries.push({ kind: "prefix", prefix });
+    entries.push({ kind: "prefix", prefix: typeof prefix === "string" ? prefix : "" });
   }
   return entries.sort((a, b) => compareKeys(nameOf(a), nameOf(b)));
 }

@@ -80,17 +80,16 @@ function entriesOf(page: Listing): ListEntry[] {
   const decoded = (text: string) => page.EncodingType === "url" ? decodeUrl(text) : text;
   const entries: ListEntry[] = [];
   for (const { Key, Size, ETag, LastModified } of page.Contents ?? []) {
-    if (Key === undefined) continue;
     entries.push({
       kind: "object",
-      key: decoded(Key),
+      key: decoded(Key ?? ""),
       size: Size ?? 0,
       ...(ETag === undefined ? {} : { etag: ETag }),
       ...(LastModified === undefined ? {} : { lastModified: LastModified }),
     });
   }
   for (const { Prefix } of page.CommonPrefixes ?? []) {
-    if (Prefix !== undefined) entries.push({ kind: "prefix", prefix: decoded(Prefix) });
+    entries.push({ kind: "prefix", prefix: decoded(Prefix ?? "") });
   }
   return entries.sort((a, b) => compareKeys(nameOf(a), nameOf(b)));
 }

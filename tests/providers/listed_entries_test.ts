@@ -38,4 +38,8 @@ Deno.test("a listing of something else is an error, before anybody deletes by it
       JSON.stringify(entry),
     );
   }
+  // Also where everything is asked for.
+  for (const entry of [object(""), group("")]) {
+    assert.throws(() => requireAnswers([entry], { ...asked, prefix: "" }), /without a name/);
+  }
 });
