@@ -3,6 +3,7 @@
  */
 import type { Progress, ProgressListener } from "../progress.ts";
 import type { CommandContext } from "./command.ts";
+import { withoutControls } from "./printable.ts";
 import { readableSize } from "./table.ts";
 
 export interface ProgressDisplay {
@@ -34,7 +35,8 @@ export function startProgress(
     while (samples.length > 2 && time - (samples[0]?.time ?? time) > RATE_WINDOW_MS) {
       samples.shift();
     }
-    const state = progressText(latest, rateOf(samples));
+    // It names tablespaces, as a backup.info does.
+    const state = withoutControls(progressText(latest, rateOf(samples)));
     const text = `${label}: ${state}`;
     if (drawn) {
       // 0 is what a terminal says that does not know.

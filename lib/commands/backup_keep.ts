@@ -4,6 +4,7 @@ import { defineCommand } from "../cli/command.ts";
 import { COMMON, formatOf, OUR_OUTPUT_FORMAT, SOURCE } from "../cli/common_options.ts";
 import { CommandError, EXIT } from "../cli/exit_codes.ts";
 import { pythonJson } from "../cli/json.ts";
+import { withoutControls } from "../cli/printable.ts";
 import { choice, flag, positional } from "../cli/options.ts";
 import { withStore } from "./open_store.ts";
 import { testConnection } from "./test_connection.ts";
@@ -51,7 +52,7 @@ export const command = defineCommand({
         const keep = await readKeep(store, layout, id, { signal });
         stdout(
           formatOf(values) === "console"
-            ? `Keep: ${keep ?? "nokeep"}\n`
+            ? `Keep: ${withoutControls(keep ?? "nokeep")}\n`
             : `${pythonJson(new Map([["backup_id", id], ["keep", keep]]))}\n`,
         );
       } else if (values.target !== undefined) {

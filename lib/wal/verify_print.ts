@@ -2,6 +2,7 @@
 import type { PyValue } from "../backup/python_literal.ts";
 import { readableSize } from "../cli/table.ts";
 import { pythonJson } from "../cli/json.ts";
+import { withoutControls } from "../cli/printable.ts";
 import { formatLsn } from "../postgres/lsn.ts";
 import type { Listed } from "./scan.ts";
 import type { ArchiveReport } from "./verify.ts";
@@ -63,7 +64,7 @@ export function verifyTable(report: ArchiveReport): string {
     problems.length === 0 ? "No problems" : `Problems: ${problems.length}`,
     ...problems.map((problem) => `  ${problem}`),
   );
-  return `${lines.join("\n")}\n`;
+  return `${lines.map(withoutControls).join("\n")}\n`;
 }
 
 /** One JSON document; docs/json.md describes it. */

@@ -43,3 +43,12 @@ Deno.test("exit codes", async () => {
   assert.equal(await code(ID, "--target", "other"), 3);
   assert.deepEqual(await temporary.keys(), before);
 });
+
+Deno.test("an annotation can't make a terminal obey", async () => {
+  await using temporary = await temporaryStore();
+  await temporary.addBackup(ID);
+  const { url, layout } = temporary;
+  await temporary.put(layout.annotation(ID, "keep"), "full\u001b[2J\u0007\n");
+  const { stdout } = await runWords(command, url, "srv", ID, "-s");
+  assert.equal(stdout, "Keep: full\\x1b[2J\\x07\n");
+});
