@@ -12,6 +12,10 @@ export interface ServerLayout {
   readonly wals: string;
   /** `PREFIX/SERVER/wal-identity.json`, which is ours: whose WAL the archive holds. Barman looks into the folders only. */
   readonly identity: string;
+  /** `PREFIX/SERVER/wal-claims/NAME`, which is ours: there while a WAL file is archived under several compressions. */
+  walClaim(name: string): string;
+  /** `PREFIX/SERVER/wal-claims/` */
+  readonly walClaims: string;
   /** `PREFIX/SERVER/base/ID/` */
   backup(id: string): string;
   /** `PREFIX/SERVER/base/ID/backup.info` */
@@ -22,6 +26,10 @@ export interface ServerLayout {
   manifest(id: string): string;
   /** `PREFIX/SERVER/base/ID/verification.json`, which is ours: what was checked while it was taken. */
   record(id: string): string;
+  /** `PREFIX/SERVER/base/ID/running.json`, which is ours: there while the backup is taken. */
+  runningMark(id: string): string;
+  /** `PREFIX/SERVER/base/ID/deletion-NAME.json`, which is ours: there while somebody deletes the backup. */
+  deletionMark(id: string, name: string): string;
   /** `PREFIX/SERVER/base/ID/NAME.tar[.gz]`, from the second on `NAME_0001.tar[.gz]`. */
   archive(id: string, name: string, index: number, extension: string): string;
   /**
@@ -58,11 +66,15 @@ export function serverLayout(prefix: string, server: string): ServerLayout {
     base,
     wals,
     identity: `${root}${name}/wal-identity.json`,
+    walClaims: `${root}${name}/wal-claims/`,
+    walClaim: (file) => `${root}${name}/wal-claims/${file}`,
     backup,
     backupInfo: (id) => `${backup(id)}backup.info`,
     backupLabel: (id) => `${backup(id)}backup_label`,
     manifest: (id) => `${backup(id)}backup_manifest`,
     record: (id) => `${backup(id)}verification.json`,
+    runningMark: (id) => `${backup(id)}running.json`,
+    deletionMark: (id, deletion) => `${backup(id)}deletion-${deletion}.json`,
     archive: (id, archive, index, extension) =>
       `${backup(id)}${archive}${
         index === 0 ? "" : `_${String(index).padStart(4, "0")}`

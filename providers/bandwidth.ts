@@ -68,6 +68,8 @@ export function withBandwidthLimit(
     async startMultipart(key, options) {
       return limitedUpload(await store.startMultipart(key, options), turn);
     },
+    listUploads: (prefix, options) => store.listUploads(prefix, options),
+    removeUpload: (upload, options) => store.removeUpload(upload, options),
     deleteMany: (keys, options) => store.deleteMany(keys, options),
     ...(objectLock === undefined
       ? {}

@@ -86,6 +86,14 @@ export function withCounting(
         count("startMultipart");
         return countedUpload(await store.startMultipart(key, options));
       },
+      listUploads(prefix, options) {
+        count("listUploads");
+        return store.listUploads(prefix, options);
+      },
+      removeUpload(upload, options) {
+        count("removeUpload");
+        return store.removeUpload(upload, options);
+      },
       deleteMany(keys, options) {
         count("deleteMany");
         return store.deleteMany(keys, options);

@@ -140,6 +140,18 @@ export interface MultipartUpload {
   abort(options?: Cancellable): Promise<void>;
 }
 
+/** What was sent of an object that is not there (yet): by somebody at work, or left by a process that died. */
+export interface UnfinishedUpload {
+  /** The object's; in a directory the temporary file's, which does not tell whose it is. */
+  readonly key: string;
+  /** Tells it from others of the same key; opaque. */
+  readonly id: string;
+  /** When it began or the last part arrived; absent where the store does not tell (Azure). */
+  readonly lastActivity?: Date;
+  /** Bytes that are there. */
+  readonly size: number;
+}
+
 export interface DeleteFailure {
   readonly key: string;
   readonly error: StoreError;
@@ -178,6 +190,16 @@ export interface ObjectStore {
   /** Write a whole object at once; an existing one is replaced unless `createOnly`. */
   put(key: string, body: Uint8Array, options?: PutOptions): Promise<void>;
   startMultipart(key: string, options?: PutOptions): Promise<MultipartUpload>;
+  /**
+   * Uploads in parts that were neither completed nor aborted, of keys that start with `prefix`: those of other processes
+   * and programs too. In no particular order.
+   */
+  listUploads(prefix: string, options?: Cancellable): AsyncIterable<UnfinishedUpload>;
+  /**
+   * Remove what was sent; one that is gone is fine. Whoever was still at work on it fails.
+   * @returns undefined when it is gone, else why it stays
+   */
+  removeUpload(upload: UnfinishedUpload, options?: Cancellable): Promise<string | undefined>;
   /**
    * Delete objects; keys that are not there are fine. Every batch is tried.
    * @returns the keys that are still there, and why.

@@ -18,6 +18,7 @@ import {
   type ObjectStore,
   type StoredObject,
   StoreError,
+  type UnfinishedUpload,
   type UploadedPart,
 } from "./object_store.ts";
 
@@ -95,6 +96,14 @@ export function withRetry(
       );
       return retriedUpload(store, retry, upload, options?.createOnly ?? false);
     },
+    listUploads: (prefix, options) => repeatedUploads(store, retry, prefix, options),
+    removeUpload: (upload, options) =>
+      repeat(
+        retry,
+        `remove the unfinished upload of ${upload.key}`,
+        options,
+        () => store.removeUpload(upload, options),
+      ),
     deleteMany: (keys, options) => retriedDelete(store, retry, keys, options),
     ...(objectLock === undefined ? {} : {
       objectLock: (key, options) =>
@@ -217,6 +226,43 @@ async function* resumedList(
         last = key;
         attempts.progress();
         yield entry;
+      }
+    } finally {
+      if (!ended) await source.return?.();
+    }
+  }
+}
+
+/** From the beginning after a failure, since there is no place to go on from; each upload is told once. */
+async function* repeatedUploads(
+  store: ObjectStore,
+  retry: Retry,
+  prefix: string,
+  options: Cancellable = {},
+): AsyncGenerator<UnfinishedUpload> {
+  const what = `list unfinished uploads in ${store.description}`;
+  const attempts = new Attempts(retry, what, options.signal);
+  const told = new Set<string>();
+  for (;;) {
+    const source = store.listUploads(prefix, options)[Symbol.asyncIterator]();
+    let ended = false;
+    try {
+      for (;;) {
+        const next = await nextOf(source);
+        if (next.failed) {
+          ended = true;
+          await attempts.pauseAfter(next.error);
+          break;
+        }
+        if (next.result.done) {
+          ended = true;
+          return;
+        }
+        const upload = next.result.value;
+        const name = `${upload.key}\n${upload.id}`;
+        if (told.has(name)) continue;
+        told.add(name);
+        yield upload;
       }
     } finally {
       if (!ended) await source.return?.();

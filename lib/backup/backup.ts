@@ -22,6 +22,7 @@ import { type OpenMember, textMember } from "./members.ts";
 import { type ArchiveSizes, partSizeFor } from "./part_sizes.ts";
 import type { PyDict, PyValue } from "./python_literal.ts";
 import { createRecorder, type Recorder } from "./recorder.ts";
+import { markRunning } from "./running_mark.ts";
 import {
   afterStop,
   learnFacts,
@@ -150,6 +151,7 @@ export async function takeBackup(server: BackupServer, options: BackupOptions): 
     // Two backups that start in the same second see nothing of each other in the store yet.
     isFree: (free) => server.claim(`${store.description} ${layout.backup(free)}`),
   });
+  const mark = await markRunning(store, layout, id, { ...options, exclusive: true });
   options.onStarted(id);
   const created = performance.now();
   let info = newBackupInfo({
@@ -159,6 +161,7 @@ export async function takeBackup(server: BackupServer, options: BackupOptions): 
   });
   const learn = (known: Partial<BackupInfo>) => {
     info = { ...info, ...known };
+    if (known.beginWal) mark.beginsAt(known.beginWal);
   };
   const putInfo = (limit: AbortSignal) =>
     store.put(layout.backupInfo(id), new TextEncoder().encode(formatBackupInfo(info)), {
@@ -207,6 +210,8 @@ export async function takeBackup(server: BackupServer, options: BackupOptions): 
     };
     await Promise.all([uploader.abort(), recorder.abort(), lastWords()]);
     throw new BackupError("failed", `Backup ${id} failed: ${reason}`, { cause: error });
+  } finally {
+    await mark.end();
   }
 }
 

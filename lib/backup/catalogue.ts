@@ -27,6 +27,8 @@ export interface Catalogue {
   readonly backups: readonly CatalogueEntry[];
   /** Backups whose backup.info is there and can't be used, in ascending order of ids. */
   readonly unreadable: readonly UnreadableBackup[];
+  /** Directories without backup.info, in ascending order: backups that are being taken, or were not finished. */
+  readonly unfinished: readonly string[];
 }
 
 /** A name or shortcut that no backup answers to, or several. */
@@ -94,6 +96,7 @@ export async function loadBackups(
   const room: Room = { left: MAX_CATALOGUE_SIZE };
   const backups: CatalogueEntry[] = [];
   const unreadable: UnreadableBackup[] = [];
+  const unfinished: string[] = [];
   const results = await mapInParallel(sorted, CATALOGUE_CONCURRENCY, async (id) => {
     try {
       return await loadBackupInfo(store, layout, id, options, room);
@@ -106,8 +109,9 @@ export async function loadBackups(
     const id = sorted[index] ?? "";
     if (result instanceof UnreadableBackupInfo) unreadable.push({ id, reason: result.reason });
     else if (result !== null) backups.push({ id, info: result });
+    else unfinished.push(id);
   }
-  return { backups, unreadable };
+  return { backups, unreadable, unfinished };
 }
 
 /** What a catalogue may still take. Characters. */

@@ -19,8 +19,10 @@ import {
 } from "./catalogue.ts";
 import { type BackupDeletion, deletionPlan } from "./deletion_plan.ts";
 import { jsonPrinter, linesPrinter } from "./deletion_print.ts";
-import { listBase, readKeeps } from "./keep.ts";
+import { type DeletionMark, listDeletionMarks, markDeletion } from "./deletion_mark.ts";
+import { listBase, readKeep, readKeeps } from "./keep.ts";
 import { type RetentionPolicy, retentionReport } from "./retention.ts";
+import { whoNeedsWal } from "./wal_wanted.ts";
 import type { SnapshotsInfo } from "./snapshots_info.ts";
 import { deleteWal, listWalArchive, printWalDeletions, type WalArchive } from "./wal_deletion.ts";
 
@@ -102,6 +104,7 @@ export async function planDeletion(
     objects,
     layout,
     stopAtStandalone,
+    countsDoneOnly: request.kind === "policy",
   });
 }
 
@@ -132,12 +135,22 @@ async function completeCatalogue(
 }
 
 export interface ExecutionOptions {
+  /** `--minimum-redundancy`, 0 or more: looked at once more before each deletion. */
+  readonly minimumRedundancy: number;
+  readonly now: () => Date;
   /** `--batch-size`; null for the store's maximum. */
   readonly batchSize: number | null;
   /** `--check-object-lock` */
   readonly checkObjectLock: boolean;
-  /** Deletes the disk snapshots of a backup; it is repeated as a whole if it fails. */
-  readonly deleteSnapshots: (id: string, snapshots: SnapshotsInfo) => Promise<void>;
+  /**
+   * Deletes the disk snapshots of a backup; it is repeated as a whole if it fails. Calls `onBegun` before the first one
+   * may be gone.
+   */
+  readonly deleteSnapshots: (
+    id: string,
+    snapshots: SnapshotsInfo,
+    onBegun: () => void,
+  ) => Promise<void>;
 }
 
 /**
@@ -157,13 +170,110 @@ export async function executeDeletion(
     const { id, archives, info, label, snapshots, wal } = deletion;
     for (const warning of deletion.warnings) log.warning(warning);
     if (options.checkObjectLock) await refuseLocked(context, deletion);
-    if (snapshots !== null) await options.deleteSnapshots(id, snapshots);
-    if (label !== null) await deleteObjects(context, id, [label], options.batchSize);
-    await deleteObjects(context, id, archives, options.batchSize);
-    await deleteObjects(context, id, [info], options.batchSize);
+    const tars = archives.filter((key) => key !== layout.manifest(id) && key !== layout.record(id));
+    const mark = await markDeletion(context, id, snapshots === null ? tars.length : null);
+    await requireDeletable(context, deletion, mark, options);
+    let begun = false;
+    try {
+      if (snapshots !== null) {
+        await options.deleteSnapshots(id, snapshots, () => {
+          begun = true;
+        });
+        begun = true;
+        await renew(context, deletion, mark, options);
+      }
+      if (label !== null) await deleteObjects(context, id, [label], options.batchSize);
+      await deleteObjects(context, id, archives, options.batchSize);
+      begun = true;
+      await mark?.renew();
+      await deleteObjects(context, id, [info], options.batchSize);
+    } catch (error) {
+      if (!begun) await withdrawIfWhole(context, deletion, mark);
+      throw error;
+    }
+    await removeMarks(context, id);
     log.info(`Deleted backup ${id}`);
     if (wal.kind === "leave") log.info(`WAL is left as it is: ${wal.reason}`);
-    else await deleteWal(context, await walArchive(), wal.rule, options.batchSize);
+    else {
+      const wanted = await whoNeedsWal(context, wal.rule, deletion.catalogue, options.now());
+      if (wanted !== null) log.info(`WAL is left as it is: ${wanted}; a later deletion removes it`);
+      else await deleteWal(context, await walArchive(), wal.rule, options.batchSize);
+    }
+  }
+}
+
+/**
+ * The last look before a backup is deleted, when everybody can see that it will be: what has changed since the plan was
+ * made?
+ * @throws {DeletionFailed} when it is kept by now, or too few others would be left
+ */
+async function requireDeletable(
+  { store, layout, signal }: DeletionContext,
+  { id, counted }: BackupDeletion,
+  mark: DeletionMark | null,
+  { minimumRedundancy }: ExecutionOptions,
+): Promise<void> {
+  let reason: string | null = null;
+  try {
+    const keep = await readKeep(store, layout, id, { signal });
+    if (keep !== null) reason = `it has been kept meanwhile (${keep})`;
+    else if (minimumRedundancy > 0) {
+      const { complete, deletionMarks } = await listBase(store, layout, { signal });
+      const left = counted.filter((other) => complete.has(other) && !deletionMarks.has(other));
+      if (left.length < minimumRedundancy) {
+        reason =
+          `the minimum redundancy is ${minimumRedundancy}, and without those that are being deleted there ` +
+          `would be ${left.length} backups`;
+      }
+    }
+  } catch (error) {
+    await mark?.withdraw();
+    throw error;
+  }
+  if (reason === null) return;
+  await mark?.withdraw();
+  throw new DeletionFailed(
+    `Cannot delete backup ${id}: ${reason}; nothing of it was deleted, run the command again for the others`,
+  );
+}
+
+/** After a long step: if the mark may have looked dead meanwhile, a keep may have been let in. */
+async function renew(
+  context: DeletionContext,
+  deletion: BackupDeletion,
+  mark: DeletionMark | null,
+  options: ExecutionOptions,
+): Promise<void> {
+  if (await mark?.renew()) await requireDeletable(context, deletion, mark, options);
+}
+
+/** When the store refused to delete anything, the backup is as good as before. */
+async function withdrawIfWhole(
+  { store, layout, signal, log }: DeletionContext,
+  { id, archives }: BackupDeletion,
+  mark: DeletionMark | null,
+): Promise<void> {
+  if (mark === null || signal.aborted) return;
+  try {
+    const there = new Set<string>();
+    for (const { key } of await listBackupObjects(store, layout, id, { signal })) there.add(key);
+    if (archives.every((key) => there.has(key))) await mark.withdraw();
+  } catch (error) {
+    log.info(
+      `Cannot see what is left of backup ${id}: ${error instanceof Error ? error.message : error}`,
+    );
+  }
+}
+
+/** With the backup go all marks that are about it, also those of deletions that did not finish. */
+async function removeMarks(
+  { store, layout, signal, log }: DeletionContext,
+  id: string,
+): Promise<void> {
+  const marks = await listDeletionMarks(store, layout, id, { signal });
+  const keys = [...marks.map(({ key }) => key), layout.runningMark(id)];
+  for (const { key, error } of await store.deleteMany(keys, { signal })) {
+    log.warning(`Cannot delete ${key}, which does no harm: ${error.message}`);
   }
 }
 

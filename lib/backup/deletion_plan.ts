@@ -18,6 +18,10 @@ export interface BackupDeletion {
   /** Key; goes last, so that a deletion that failed can be repeated. */
   readonly info: string;
   readonly wal: WalDecision;
+  /** Ids of the other backups that the minimum redundancy counts, those that are deleted before excepted. */
+  readonly counted: readonly string[];
+  /** Ids of all backups that the decision about WAL knows of. */
+  readonly catalogue: ReadonlySet<string>;
   /** What is odd about the backup's objects, one line each. */
   readonly warnings: readonly string[];
 }
@@ -34,6 +38,8 @@ export interface DeletionPlanInput {
   readonly layout: ServerLayout;
   /** See `walRule`. */
   readonly stopAtStandalone: boolean;
+  /** Does the minimum redundancy count only backups that are DONE? A policy's does. */
+  readonly countsDoneOnly: boolean;
 }
 
 /**
@@ -43,6 +49,7 @@ export interface DeletionPlanInput {
 export function deletionPlan(input: DeletionPlanInput): BackupDeletion[] {
   const { keeps, ids, objects, layout, stopAtStandalone } = input;
   const deletions: BackupDeletion[] = [];
+  const catalogue = new Set(input.backups.map(({ id }) => id));
   let remaining = input.backups;
   for (const backup of input.backups) {
     const { id, info } = backup;
@@ -60,6 +67,10 @@ export function deletionPlan(input: DeletionPlanInput): BackupDeletion[] {
       ],
       info: layout.backupInfo(id),
       wal: walRule(remaining, backup, keeps, stopAtStandalone),
+      counted: remaining.filter((other) =>
+        other !== backup && (!input.countsDoneOnly || other.info.status === "DONE")
+      ).map(({ id }) => id),
+      catalogue,
       warnings: info.snapshotsInfo === null ? oddities(id, archives) : [],
     });
     remaining = remaining.filter((other) => other !== backup);

@@ -13,6 +13,7 @@ import type { OpenMember } from "./members.ts";
 import type { ArchiveSizes } from "./part_sizes.ts";
 import { createRecorder, type Recorder } from "./recorder.ts";
 import { parseLsn } from "../postgres/lsn.ts";
+import { markRunning } from "./running_mark.ts";
 import { createPartUploader } from "./upload.ts";
 
 /** What Barman tells its hook scripts. */
@@ -114,6 +115,8 @@ export async function storeHookBackup(backup: HookBackup, options: HookOptions):
   });
   const range = rangeOf(info);
   const extension = archiveExtension(compression);
+  const mark = await markRunning(store, layout, backup.id, { ...options, exclusive: false });
+  if (info.beginWal !== null) mark.beginsAt(info.beginWal);
   try {
     const inspection = range === null ? undefined : await recorder.begin({
       version: versionOf(info, backup),
@@ -156,6 +159,8 @@ export async function storeHookBackup(backup: HookBackup, options: HookOptions):
   } catch (error) {
     await Promise.all([uploader.abort(), recorder.abort()]);
     throw error;
+  } finally {
+    await mark.end();
   }
 }
 

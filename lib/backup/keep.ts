@@ -1,14 +1,29 @@
 /** Keep annotations: small objects beside a backup that protect it from deletion. */
-import { type Cancellable, isStoreError, type ObjectStore } from "../../providers/object_store.ts";
+import { setTimeout as timer } from "node:timers/promises";
+import {
+  type Cancellable,
+  isStoreError,
+  type ObjectStore,
+  type StoredObject,
+} from "../../providers/object_store.ts";
 import type { ServerLayout } from "../layout.ts";
 import { mapInParallel } from "../parallel.ts";
-import { CATALOGUE_CONCURRENCY } from "./catalogue.ts";
+import { allArchives, backupArchives } from "./archives.ts";
+import { CATALOGUE_CONCURRENCY, type CatalogueEntry, listBackupObjects } from "./catalogue.ts";
+import {
+  archivesOfMark,
+  DELETION_MARK_LIFETIME_MS,
+  isDeletionMark,
+  listDeletionMarks,
+} from "./deletion_mark.ts";
 import { NotText, readText } from "./small_object.ts";
 
 /** `full`: with all WAL from it to the present. `standalone`: with the WAL between its begin and end. */
 export type KeepTarget = "full" | "standalone";
 
 const KEEP = "keep";
+/** Between two looks at a deletion that is at work, milliseconds. */
+const POLL_MS = 500;
 /** Anything longer was not written by us or Barman, but still protects. */
 const MAX_SIZE = 64 * 1024;
 
@@ -28,6 +43,108 @@ export async function readKeep(
     if (value !== null) return value;
   }
   return null;
+}
+
+/** The backup can't be kept: it is being deleted, or partly deleted. */
+export class KeepRefused extends Error {
+  override readonly name = "KeepRefused";
+}
+
+export interface KeepOptions extends Cancellable {
+  /** How long to wait for a deletion that is at work, milliseconds; a minute when absent. */
+  readonly patienceMs?: number | undefined;
+}
+
+/**
+ * Keep a backup, for certain: when this resolves no deletion has begun or will begin while the annotation is there (see
+ * deletion_mark.ts).
+ * @param info of the backup, which is there and DONE
+ * @throws {KeepRefused} {StoreError}
+ */
+export async function keepBackup(
+  store: ObjectStore,
+  layout: ServerLayout,
+  { id, info }: CatalogueEntry,
+  target: KeepTarget,
+  options: KeepOptions = {},
+): Promise<void> {
+  const { signal, patienceMs = 60_000 } = options;
+  await writeKeep(store, layout, id, target, options);
+  const end = performance.now() + patienceMs;
+  // A deletion that is at work either sees the annotation and gives up, or has looked before and finishes.
+  for (let mark = await deletionOf(store, layout, { id, info }, options); mark !== null;) {
+    if (performance.now() > end) {
+      throw new KeepRefused(
+        `Cannot tell whether backup ${id} is kept: it is being deleted (${mark}), which has not ended yet; look again ` +
+          "with --status, and whether the backup is there",
+      );
+    }
+    await sleep(Math.min(POLL_MS, patienceMs), signal);
+    mark = await deletionOf(store, layout, { id, info }, options);
+  }
+  // After the marks: a deletion takes its mark away when backup.info is gone.
+  if (await exists(store, layout.backupInfo(id), options)) return;
+  await releaseKeep(store, layout, id, options);
+  throw new KeepRefused(`Cannot keep backup ${id}: it has just been deleted`);
+}
+
+/**
+ * The mark of a deletion that is at work. What dead ones left is removed.
+ * @throws {KeepRefused} when the backup is half deleted
+ */
+async function deletionOf(
+  store: ObjectStore,
+  layout: ServerLayout,
+  { id, info }: CatalogueEntry,
+  options: Cancellable,
+): Promise<string | null> {
+  const marks = await listDeletionMarks(store, layout, id, options);
+  if (marks.length === 0) return null;
+  const dead: string[] = [];
+  for (const { key, age } of await agesOf(store, layout, id, marks, options)) {
+    const archives = await archivesOfMark(store, key, options);
+    if (archives !== null) {
+      if (age < DELETION_MARK_LIFETIME_MS) return key;
+      const objects = await listBackupObjects(store, layout, id, options);
+      if (allArchives(backupArchives(layout.backup(id), objects, info)).length < archives) {
+        // Or it could not be deleted any more.
+        await releaseKeep(store, layout, id, options);
+        throw new KeepRefused(
+          `Cannot keep backup ${id}: a part of it was deleted by a process that did not finish; ` +
+            `barman-cloud-backup-delete --backup-id ${id} finishes it (if you know that all of it is there, delete ${key})`,
+        );
+      }
+    }
+    dead.push(key);
+  }
+  // Where they may not be deleted they do no harm.
+  await store.deleteMany(dead, options);
+  return null;
+}
+
+/** Milliseconds by the store's clock: that of the annotation, which has just been written. */
+async function agesOf(
+  store: ObjectStore,
+  layout: ServerLayout,
+  id: string,
+  marks: readonly StoredObject[],
+  options: Cancellable,
+): Promise<{ readonly key: string; readonly age: number }[]> {
+  const [annotation = ""] = layout.annotationSpellings(id, KEEP);
+  const { lastModified: now = new Date() } = await store.head(annotation, options);
+  return marks.map(({ key, lastModified = now }) => ({
+    key,
+    age: now.getTime() - lastModified.getTime(),
+  }));
+}
+
+async function sleep(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  try {
+    await timer(ms, undefined, signal === undefined ? {} : { signal });
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw error;
+  }
 }
 
 /**
@@ -65,8 +182,12 @@ export async function releaseKeep(
 export interface BaseListing {
   /** Names of the directories that hold anything. */
   readonly ids: ReadonlySet<string>;
+  /** Those of them that have a backup.info. */
+  readonly complete: ReadonlySet<string>;
   /** Annotations that exist: backup id to keys, ours first. */
   readonly keepKeys: ReadonlyMap<string, readonly string[]>;
+  /** Marks of deletions (see deletion_mark.ts): backup id to keys. */
+  readonly deletionMarks: ReadonlyMap<string, readonly string[]>;
 }
 
 /**
@@ -79,7 +200,12 @@ export async function listBase(
   options: Cancellable = {},
 ): Promise<BaseListing> {
   const ids = new Set<string>();
+  const complete = new Set<string>();
   const keepKeys = new Map<string, string[]>();
+  const deletionMarks = new Map<string, string[]>();
+  const addTo = (map: Map<string, string[]>, id: string, key: string) => {
+    map.set(id, [...map.get(id) ?? [], key]);
+  };
   const tail = `ID/annotations/${KEEP}`;
   for (const spelling of layout.annotationSpellings("ID", KEEP)) {
     const base = spelling.slice(0, -tail.length);
@@ -89,14 +215,16 @@ export async function listBase(
       const [id = "", kind, name, ...rest] = entry.key.slice(base.length).split("/");
       // An object directly below base/ is no backup.
       if (kind === undefined) continue;
-      if (isOwnBase) ids.add(id);
+      if (isOwnBase) {
+        ids.add(id);
+        if (entry.key === layout.backupInfo(id)) complete.add(id);
+        if (isDeletionMark(layout, id, entry.key)) addTo(deletionMarks, id, entry.key);
+      }
       if (kind !== "annotations" || name !== KEEP || rest.length > 0) continue;
-      const keys = keepKeys.get(id);
-      if (keys === undefined) keepKeys.set(id, [entry.key]);
-      else keys.push(entry.key);
+      addTo(keepKeys, id, entry.key);
     }
   }
-  return { ids, keepKeys };
+  return { ids, complete, keepKeys, deletionMarks };
 }
 
 /** The values of the annotations that a listing found: backup id to value. */

@@ -52,6 +52,12 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("../commands/wal_verify.ts"),
   },
   {
+    name: "cleanup",
+    summary: "remove what killed processes left in the store",
+    barman: false,
+    load: () => import("../commands/cleanup.ts"),
+  },
+  {
     name: "links",
     summary: "make the nine names of Barman's commands in a directory",
     barman: false,

@@ -85,13 +85,16 @@ export const command = defineCommand({
         if (values.dryRun) await printDeletion(deletion, plan, stdout, formatOf(values));
         else {
           await executeDeletion(deletion, plan, {
+            minimumRedundancy,
+            now: context.now,
             batchSize: batchSize === undefined
               ? null
               : Math.min(Math.max(batchSize, 1), store.limits.maxDeleteBatch),
             checkObjectLock: values.checkObjectLock,
-            deleteSnapshots: async (id, snapshots) => {
+            deleteSnapshots: async (id, snapshots, onBegun) => {
               const { deleteSnapshotsOf } = await import("./delete_snapshots.ts");
-              await deleteSnapshotsOf(id, snapshots, values.sourceUrl, values, context);
+              const place = { url: values.sourceUrl, onBegun };
+              await deleteSnapshotsOf(id, snapshots, place, values, context);
             },
           });
         }

@@ -1,5 +1,5 @@
 import { loadBackupInfo, loadCatalogue, resolveBackupId } from "../backup/catalogue.ts";
-import { readKeep, releaseKeep, writeKeep } from "../backup/keep.ts";
+import { keepBackup, KeepRefused, readKeep, releaseKeep } from "../backup/keep.ts";
 import { defineCommand } from "../cli/command.ts";
 import { COMMON, formatOf, OUR_OUTPUT_FORMAT, SOURCE } from "../cli/common_options.ts";
 import { CommandError, EXIT } from "../cli/exit_codes.ts";
@@ -69,7 +69,12 @@ export const command = defineCommand({
             `Cannot keep backup ${id}: its status is ${info.status}, only DONE backups can be kept`,
           );
         }
-        await writeKeep(store, layout, id, values.target, { signal });
+        try {
+          await keepBackup(store, layout, { id, info }, values.target, { signal });
+        } catch (error) {
+          if (!(error instanceof KeepRefused)) throw error;
+          throw new CommandError(EXIT.operationFailed, error.message, { cause: error });
+        }
       }
       return EXIT.success;
     },

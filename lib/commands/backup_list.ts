@@ -2,6 +2,7 @@ import { type Catalogue, loadBackups, loadCatalogue } from "../backup/catalogue.
 import { backupInfoToJson } from "../backup/backup_info.ts";
 import { listBase, readKeeps } from "../backup/keep.ts";
 import { backupTable } from "../backup/listing.ts";
+import { describeUnfinished } from "../backup/unfinished.ts";
 import { defineCommand } from "../cli/command.ts";
 import { COMMON, formatOf, OUTPUT_FORMAT, SOURCE } from "../cli/common_options.ts";
 import { EXIT } from "../cli/exit_codes.ts";
@@ -31,14 +32,26 @@ export const command = defineCommand({
     async ({ store, layout }) => {
       const { log, signal, stdout } = context;
       if (values.test) return await testConnection(store, log, { signal });
+      const tellUnfinished = async ({ unfinished }: Catalogue) => {
+        for (const id of unfinished) {
+          const now = context.now();
+          const { running, description } = await describeUnfinished(store, layout, id, now, {
+            signal,
+          });
+          if (running) log.info(description);
+          else log.warning(description);
+        }
+      };
       if (formatOf(values) === "console") {
         const listing = await listBase(store, layout, { signal });
         const catalogue = await loadBackups(store, layout, listing.ids, { signal });
         warn(catalogue, log);
+        await tellUnfinished(catalogue);
         stdout(backupTable(catalogue.backups, await readKeeps(store, listing, { signal })));
       } else {
         const catalogue = await loadCatalogue(store, layout, { signal });
         warn(catalogue, log);
+        await tellUnfinished(catalogue);
         const list = catalogue.backups.map(({ id, info }) => backupInfoToJson(info, id));
         stdout(`${pythonJson(new Map([["backups_list", list]]))}\n`);
       }

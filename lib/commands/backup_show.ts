@@ -1,6 +1,12 @@
 import { backupInfoToJson } from "../backup/backup_info.ts";
-import { loadBackupInfo, loadCatalogue, resolveBackupId } from "../backup/catalogue.ts";
+import {
+  listBackupObjects,
+  loadBackupInfo,
+  loadCatalogue,
+  resolveBackupId,
+} from "../backup/catalogue.ts";
 import { describeBackup } from "../backup/describe.ts";
+import { describeUnfinished } from "../backup/unfinished.ts";
 import { defineCommand } from "../cli/command.ts";
 import { COMMON, formatOf, OUTPUT_FORMAT, SOURCE } from "../cli/common_options.ts";
 import { EXIT } from "../cli/exit_codes.ts";
@@ -35,7 +41,12 @@ export const command = defineCommand({
       const id = await resolveBackupId(values.backupId, load);
       const info = await loadBackupInfo(store, layout, id, { signal });
       if (info === null) {
-        log.error(`Backup ${id} of server ${values.serverName} does not exist`);
+        const objects = await listBackupObjects(store, layout, id, { signal });
+        log.error(
+          objects.length === 0
+            ? `Backup ${id} of server ${values.serverName} does not exist`
+            : (await describeUnfinished(store, layout, id, context.now(), { signal })).description,
+        );
         return EXIT.operationFailed;
       }
       if (formatOf(values) === "console") stdout(describeBackup(id, info));

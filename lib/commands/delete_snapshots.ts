@@ -14,7 +14,7 @@ import { snapshotsOfInfo } from "./snapshots.ts";
 export async function deleteSnapshotsOf(
   id: string,
   snapshots: SnapshotsInfo,
-  url: string,
+  { url, onBegun }: { readonly url: string; readonly onBegun: () => void },
   values: CommonValues,
   context: CommandContext,
 ): Promise<void> {
@@ -22,6 +22,7 @@ export async function deleteSnapshotsOf(
   try {
     await deleteSnapshots(provider, snapshots, {
       signal: context.signal,
+      onBegun,
       onNotice: (message) => context.log.info(message),
       onWarning: (message) => context.log.warning(message),
     });

@@ -84,6 +84,13 @@ export const command = defineCommand({
       "do not check that the file is the WAL segment that its name says, and of the cluster whose archive it is",
       { ours: true },
     ),
+    flag(
+      "newCluster",
+      ["--new-cluster"],
+      "the archive of another cluster goes on with that of this file: for one call by hand after pg_upgrade; in " +
+        "archive_command it would let any cluster in",
+      { ours: true },
+    ),
     ...WRITE_TAGS,
     append("historyTag", ["--history-tag"], "tag on history files instead of the others", {
       exclusive: "history-tags",
@@ -157,6 +164,7 @@ export const command = defineCommand({
     tags: wal.kind === "history" ? options.historyTags ?? options.historyTag ?? tags : tags,
     overwrite: options.overwrite,
     unchecked: options.noWalCheck,
+    takeOver: options.newCluster,
   });
   const extra = {
     ...encryption,

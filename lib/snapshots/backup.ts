@@ -15,6 +15,7 @@ import { BackupError, reasonOf } from "../backup/backup_error.ts";
 import { newBackupId } from "../backup/backup_id.ts";
 import { type BackupInfo, formatBackupInfo, newBackupInfo } from "../backup/backup_info.ts";
 import type { PyValue } from "../backup/python_literal.ts";
+import { markRunning } from "../backup/running_mark.ts";
 import type { SnapshotRecord, SnapshotsInfo } from "../backup/snapshots_info.ts";
 import {
   afterStop,
@@ -87,6 +88,7 @@ export async function takeSnapshotBackup(
     ...options,
     isFree: (free) => server.claim(`${store.description} ${layout.backup(free)}`),
   });
+  const mark = await markRunning(store, layout, id, { ...options, exclusive: true });
   options.onStarted(id);
   let info = newBackupInfo({
     serverName: layout.server,
@@ -95,6 +97,7 @@ export async function takeSnapshotBackup(
   });
   const learn = (known: Partial<BackupInfo>) => {
     info = { ...info, ...known };
+    if (known.beginWal) mark.beginsAt(known.beginWal);
   };
   const putInfo = (limit: AbortSignal) =>
     store.put(layout.backupInfo(id), new TextEncoder().encode(formatBackupInfo(info)), {
@@ -130,6 +133,8 @@ export async function takeSnapshotBackup(
       }
     }
     throw new BackupError("failed", `Backup ${id} failed: ${reason}`, { cause: error });
+  } finally {
+    await mark.end();
   }
 }
 

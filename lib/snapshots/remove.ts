@@ -40,8 +40,10 @@ export async function removeSnapshots(
 export async function deleteSnapshots(
   provider: SnapshotProvider,
   info: SnapshotsInfo,
-  { signal, onNotice, onWarning }: {
+  { signal, onBegun, onNotice, onWarning }: {
     readonly signal: AbortSignal;
+    /** Called when one is gone, or may be. */
+    readonly onBegun?: (() => void) | undefined;
     readonly onNotice: (message: string) => void;
     readonly onWarning: (message: string) => void;
   },
@@ -57,7 +59,14 @@ export async function deleteSnapshots(
   await provider.checkDeletable(snapshots, { signal });
   for (const snapshot of snapshots) {
     const name = provider.snapshotId(snapshot);
-    if (await provider.delete(snapshot, { signal })) onNotice(`Deleted snapshot ${name}`);
+    const deleted = await provider.delete(snapshot, { signal }).catch((error) => {
+      // Of an answer that did not come nothing is known.
+      const refused = error instanceof SnapshotError && ["denied", "locked"].includes(error.kind);
+      if (!refused) onBegun?.();
+      throw error;
+    });
+    onBegun?.();
+    if (deleted) onNotice(`Deleted snapshot ${name}`);
     else onWarning(`Snapshot ${name} was not there any more`);
   }
 }

@@ -32,6 +32,8 @@ export interface ArchiveRequest {
   readonly overwrite?: boolean | undefined;
   /** Archive without looking at the header of the file and at whose archive it is. */
   readonly unchecked?: boolean | undefined;
+  /** If the archive is another cluster's, it becomes that of this file's cluster. */
+  readonly takeOver?: boolean | undefined;
 }
 
 /** What will be written, and from where. */
@@ -108,18 +110,24 @@ export async function archiveWal(
         reuse: true,
         signal,
       });
+    const look = lookAtArchive(store, plan, header, options);
+    // What it claims has to be given back even when the upload does not wait for it.
+    const release = async () => await (await look.catch(() => null))?.claim?.release();
     try {
       const storedSize = await uploadStream(store, key, content, {
         tags,
         signal,
         expectedSize: file.size,
         memory: options.memory?.object,
-        ready: lookAtArchive(store, plan, header, options),
+        ready: look,
         onWarning: (message) => log.warning(message),
       });
+      await release();
       return { outcome: "stored", key, size: file.size, storedSize };
     } catch (error) {
       if (error instanceof FoundCopies) return await useCopies(store, plan, error.keys, options);
+      // Of an upload whose answer was lost nothing is known: the next attempt takes its claim.
+      if (!isStoreError(error) || isStoreError(error, "exists")) await release();
       if (!plan.overwrite && await isThere(store, key, error, signal)) {
         return await useCopies(store, plan, [key], options);
       }
@@ -167,18 +175,60 @@ async function lookAtArchive(
   plan: ArchivePlan,
   header: WalHeader | null,
   options: ArchiveOptions,
-): Promise<Pick<PutOptions, "createOnly" | "conditionKept">> {
-  const { layout, tags, compression, overwrite = false } = plan;
+): Promise<Look> {
+  const { layout, tags, compression, overwrite = false, takeOver } = plan;
   const ask = (cluster: WalHeader) => {
-    const put = { tags };
-    return requireCluster(store, layout, cluster, suffixOf(compression), { ...options, put });
+    const more = { ...options, put: { tags }, takeOver };
+    return requireCluster(store, layout, cluster, suffixOf(compression), more);
   };
   const verdict = header === null
     ? NOTHING_KNOWN
     : await once(options.verdicts, header, suffixOf(compression), ask);
   if (overwrite) return {};
+  const { conditionKept } = verdict;
+  // Who may not list can't tell what a claim would protect.
   const looked = verdict.siblings && await requireNoCopies(store, plan, options);
-  return { createOnly: true, conditionKept: looked || verdict.conditionKept };
+  // Labels of backups have names of their own, and what is no WAL is nobody's.
+  const isContended = header !== null || plan.wal.kind === "history";
+  if (!looked || !isContended) {
+    return { createOnly: true, conditionKept: looked || conditionKept };
+  }
+  const claim = await requireClaim(store, plan, conditionKept, options);
+  return { createOnly: true, conditionKept: true, claim };
+}
+
+interface Look extends Pick<PutOptions, "createOnly" | "conditionKept"> {
+  /** To be released when the file is stored. */
+  readonly claim?: { release(): Promise<void> } | undefined;
+}
+
+/**
+ * Another file of this name may be on its way under another suffix.
+ * @throws {FoundCopies} {WalConflictError}
+ */
+async function requireClaim(
+  store: ObjectStore,
+  plan: ArchivePlan,
+  conditionKept: boolean,
+  options: ArchiveOptions,
+): Promise<Look["claim"]> {
+  const { claimName } = await import("./claim.ts");
+  const key = plan.layout.walClaim(plan.wal.name);
+  const { tags } = plan;
+  const claim = await claimName(store, key, plan.path, { ...options, tags, conditionKept });
+  if (claim.kind === "none") return undefined;
+  // Whoever had claimed it before may have finished since the first look.
+  try {
+    await requireNoCopies(store, plan, options);
+  } catch (error) {
+    if (error instanceof FoundCopies && claim.kind === "ours") await claim.release();
+    throw error;
+  }
+  if (claim.kind === "ours") return claim;
+  throw new WalConflictError(
+    `Refused to archive ${plan.path}: a different file of this name is being archived (${key}, by ${claim.by}). ` +
+      "Nothing was changed. Do two servers archive under one name? If that one never comes, remove the claim",
+  );
 }
 
 async function once(

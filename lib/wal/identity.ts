@@ -26,6 +26,8 @@ export interface ArchiveIdentity {
   readonly suffixes: readonly string[];
   /** What was found out about conditional writes, and about which store. */
   readonly conditionalWrites: ConditionalWrites | null;
+  /** When the suffixes last changed; null when that was not recorded. */
+  readonly since: Date | null;
 }
 
 interface ConditionalWrites {
@@ -59,8 +61,15 @@ export interface IdentityOptions extends Cancellable {
   readonly log: Logger;
   /** For objects that are written: what the segments get. */
   readonly put?: Pick<PutOptions, "tags"> | undefined;
+  /** An archive of another cluster becomes this one's. */
+  readonly takeOver?: boolean | undefined;
 }
 
+/**
+ * For so long after the suffixes have changed, milliseconds, an archiver that has not heard of it may be at work: until
+ * then everybody looks for copies.
+ */
+const SETTLING_MS = 5000;
 /** A JSON object of a few hundred bytes. */
 const MAX_SIZE = 64 * 1024;
 
@@ -140,7 +149,7 @@ export function parseIdentity(text: string): ArchiveIdentity | null {
     return null;
   }
   if (!isRecord(json)) return null;
-  const { systemIdentifier, pageMagic, suffixes, conditionalWrites } = json;
+  const { systemIdentifier, pageMagic, suffixes, conditionalWrites, since } = json;
   if (typeof systemIdentifier !== "string" || !/^\d{1,20}$/.test(systemIdentifier)) return null;
   if (typeof pageMagic !== "string" || !/^0x[0-9a-f]{4}$/i.test(pageMagic)) return null;
   if (!Array.isArray(suffixes) || !suffixes.every((suffix) => typeof suffix === "string")) {
@@ -151,6 +160,7 @@ export function parseIdentity(text: string): ArchiveIdentity | null {
     magic: Number(pageMagic),
     suffixes,
     conditionalWrites: parseConditionalWrites(conditionalWrites),
+    since: typeof since === "string" && Number.isFinite(Date.parse(since)) ? new Date(since) : null,
   };
 }
 
@@ -169,15 +179,16 @@ function isRecord(json: unknown): json is Record<string, unknown> {
 }
 
 function textOf(
-  { systemIdentifier, magic, suffixes, conditionalWrites }: ArchiveIdentity,
+  { systemIdentifier, magic, suffixes, conditionalWrites, since }: ArchiveIdentity,
 ): string {
   return JSON.stringify(
     {
       about: "Written by barman-cloud wal-archive: the PostgreSQL cluster whose WAL this archive " +
-        "holds. Delete this object to let another cluster use the archive",
+        "holds. After pg_upgrade use wal-archive --new-cluster once",
       systemIdentifier: String(systemIdentifier),
       pageMagic: `0x${magic.toString(16)}`,
       suffixes,
+      ...(since === null ? {} : { since }),
       ...(conditionalWrites === null ? {} : { conditionalWrites }),
     },
     null,
@@ -186,9 +197,10 @@ function textOf(
 }
 
 function verdictOf(identity: ArchiveIdentity, store: ObjectStore): Verdict {
-  const { suffixes, conditionalWrites } = identity;
+  const { suffixes, conditionalWrites, since } = identity;
+  const settled = since === null || Math.abs(Date.now() - since.getTime()) > SETTLING_MS;
   return {
-    siblings: suffixes.length > 1,
+    siblings: suffixes.length > 1 || !settled,
     conditionKept: conditionalWrites?.store === store.description &&
       conditionalWrites.result === "kept",
   };
@@ -205,17 +217,19 @@ async function firstUse(
   const { ownerOfArchive } = await import("./archive_owner.ts");
   const owner = await ownerOfArchive(store, layout, options);
   const { systemIdentifier = cluster.systemIdentifier, magic = cluster.magic } = owner.cluster;
-  if (systemIdentifier !== cluster.systemIdentifier || magic !== cluster.magic) {
+  const isOther = systemIdentifier !== cluster.systemIdentifier || magic !== cluster.magic;
+  if (isOther && options.takeOver !== true) {
     throw wrongCluster(layout, { systemIdentifier, magic }, cluster, owner.evidence);
   }
   return await record(store, layout, {
     ...cluster,
     suffixes: [...new Set([...owner.suffixes, suffix])].sort(),
     conditionalWrites: null,
+    since: new Date(),
   }, options);
 }
 
-/** The archive is another's. If there is nothing left of that one's backups and WAL, it is free. */
+/** The archive is another's. If there is nothing left of that one's backups and WAL, or the user says so, it is free. */
 async function takeOver(
   store: ObjectStore,
   layout: ServerLayout,
@@ -225,14 +239,18 @@ async function takeOver(
   options: IdentityOptions,
 ): Promise<ArchiveIdentity> {
   const { isUnused } = await import("./archive_owner.ts");
-  if (!(await isUnused(store, layout, options))) {
+  const isFree = await isUnused(store, layout, options);
+  if (!isFree && options.takeOver !== true) {
     throw wrongCluster(layout, found, cluster, layout.identity);
   }
   options.log.warning(
-    `The archive of ${layout.server} was that of the cluster with system identifier ` +
-      `${found.systemIdentifier} and is empty: it now belongs to ${cluster.systemIdentifier}`,
+    `The archive of ${layout.server} was that of ${described(found)}${
+      isFree ? " and is empty" : ""
+    }: ` +
+      `it now belongs to ${described(cluster)}`,
   );
-  const identity = { ...found, ...cluster, suffixes: [suffix] };
+  const suffixes = isFree ? [suffix] : [...new Set([...found.suffixes, suffix])].sort();
+  const identity = { ...found, ...cluster, suffixes, since: new Date() };
   await write(store, layout, identity, options, false);
   return identity;
 }
@@ -243,15 +261,14 @@ function wrongCluster(
   ours: Cluster,
   evidence: string,
 ): WrongWalError {
-  const way = evidence === layout.identity ? `delete ${layout.identity}` : "use --no-wal-check";
   return new WrongWalError(
     `Refused: the archive of ${layout.server} belongs to ${
       described(theirs)
-    } (by ${evidence}), and this WAL is ` +
-      `of ${
+    } (by ${evidence}), and this WAL is of ` +
+      `${
         described(ours)
-      }. Use another SERVER_NAME; only if this archive is meant to go on with another ` +
-      `cluster, ${way}`,
+      }. Use another SERVER_NAME; or, if this archive is to go on with this cluster (after ` +
+      "pg_upgrade, say), run this command once by hand with --new-cluster, and take a base backup",
   );
 }
 
@@ -272,7 +289,11 @@ async function completed(
   let identity = found;
   if (!found.suffixes.includes(suffix)) {
     // Before the first such object is there, so that those who use another suffix know where to look.
-    identity = { ...identity, suffixes: [...found.suffixes, suffix].sort() };
+    identity = {
+      ...identity,
+      suffixes: [...found.suffixes, suffix].sort(),
+      since: new Date(),
+    };
     await write(store, layout, identity, options, false);
   }
   const { conditionalWrites } = identity;

@@ -65,22 +65,41 @@ export async function claimBlockIds(
   };
 }
 
-/** Ids of the blocks under a key that are not part of an object (yet). */
-export async function uncommittedIds(
+export interface UncommittedBlock {
+  /** The id in base64. */
+  readonly name: string;
+  /** Bytes. */
+  readonly size: number;
+}
+
+/**
+ * The blocks under a key that are not part of an object (yet).
+ * @returns null when there is nothing under the key
+ */
+export async function uncommittedBlocks(
   session: AzureSession,
   key: string,
   context: RequestContext,
-): Promise<readonly string[]> {
+): Promise<readonly UncommittedBlock[] | null> {
   try {
     const { uncommittedBlocks = [] } = await session.call(
       context,
       (send) => session.blob(key).getBlockList("uncommitted", send),
     );
-    return uncommittedBlocks.map(({ name }) => name);
+    return uncommittedBlocks.map(({ name, size }) => ({ name, size }));
   } catch (error) {
-    if (isStoreError(error, "not-found")) return [];
+    if (isStoreError(error, "not-found")) return null;
     throw error;
   }
+}
+
+/** Ids of those. */
+export async function uncommittedIds(
+  session: AzureSession,
+  key: string,
+  context: RequestContext,
+): Promise<readonly string[]> {
+  return (await uncommittedBlocks(session, key, context) ?? []).map(({ name }) => name);
 }
 
 /** Who may not look has to assume others. */

@@ -163,7 +163,7 @@ async function complete(
 async function discard(upload: Upload, { signal }: Cancellable = {}): Promise<void> {
   const { session, key, ids, settings } = upload;
   const context = { action: `remove the unfinished upload of ${key}`, key, signal };
-  const kept = await discardBlocks(session, key, ids, context);
+  const kept = await discardBlocks(session, key, ids.isOurs, context);
   if (kept !== undefined) {
     settings.onNotice?.(
       `The parts of the unfinished upload of ${key} in ${session.description} stay until Azure ` +

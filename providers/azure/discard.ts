@@ -14,24 +14,25 @@
  * Otherwise the blocks stay, invisible, until another write of the key or for a week.
  */
 import { isStoreError } from "../object_store.ts";
-import { type BlockIds, uncommittedIds } from "./block_ids.ts";
+import { uncommittedIds } from "./block_ids.ts";
 import { headBlob } from "./read.ts";
 import type { AzureSession, RequestContext } from "./session.ts";
 
 /**
+ * @param isOurs is the block with that base64 id one of those to be discarded?
  * @returns undefined when the blocks are gone, else why they stay.
  * @throws {StoreError} when the service can't be asked, or the empty object could not be deleted.
  */
 export async function discardBlocks(
   session: AzureSession,
   key: string,
-  ids: BlockIds,
+  isOurs: (id: string) => boolean,
   context: RequestContext,
 ): Promise<string | undefined> {
   try {
     const uncommitted = await uncommittedIds(session, key, context);
     if (uncommitted.length === 0) return undefined;
-    if (!uncommitted.every((id) => ids.isOurs(id))) return "another upload writes the same key";
+    if (!uncommitted.every(isOurs)) return "another upload writes the same key";
     return await reasonToKeep(session, key, context) ??
       await replaceAndDelete(session, key, context);
   } catch (error) {

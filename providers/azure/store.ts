@@ -12,6 +12,7 @@ import { deleteBlobs } from "./delete.ts";
 import { listBlobs } from "./list.ts";
 import { containerExists, getBlob, headBlob } from "./read.ts";
 import { type AzureSession, openSession } from "./session.ts";
+import { listUncommitted, removeUncommitted } from "./uncommitted.ts";
 import { LIMITS, putBlob } from "./write.ts";
 
 /**
@@ -55,6 +56,8 @@ function azureStore(
     put: (key, body, callOptions) =>
       putBlob(session, settings, config.sizes, key, body, callOptions),
     startMultipart: (key, callOptions) => startBlockUpload(session, settings, key, callOptions),
+    listUploads: (prefix, callOptions) => listUncommitted(session, prefix, callOptions),
+    removeUpload: (upload, callOptions) => removeUncommitted(session, upload, callOptions),
     deleteMany: (keys, callOptions) =>
       deleteBlobs(session, keys, LIMITS.maxDeleteBatch, callOptions),
     close() {

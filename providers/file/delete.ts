@@ -68,6 +68,12 @@ export async function removeStaleTemporaries(root: string, key: string): Promise
   }
 }
 
+/** Remove a file that may be gone already, and the directories that are empty without it. */
+export async function removeFileAndEmptyDirectories(root: string, path: string): Promise<void> {
+  await unlinkIfThere(path);
+  await tidyUpwards(root, dirname(path));
+}
+
 /** Removing a key that is a directory is fine: there is no object of that name. */
 async function unlinkObject(path: string): Promise<void> {
   try {

@@ -13,6 +13,11 @@ export function isReservedName(name: string): boolean {
   return RESERVED_NAME.test(name);
 }
 
+/** A file that is being written, or was when its writer died. */
+export function isTemporaryName(name: string): boolean {
+  return isReservedName(name) && name.endsWith(".tmp");
+}
+
 /** A name for a file that is being written. Its length does not depend on the key's. */
 export function temporaryName(): string {
   return `.barman-cloud.${randomBytes(8).toString("hex")}.tmp`;

@@ -23,6 +23,7 @@ import { fileError, hasCode } from "./errors.ts";
 import { listFiles } from "./list.ts";
 import { startMultipartFile } from "./multipart.ts";
 import { headFile, readFile } from "./read.ts";
+import { listTemporaries, removeTemporary } from "./uploads.ts";
 import { directoryOfUrl } from "./url.ts";
 import { putFile } from "./write.ts";
 
@@ -92,6 +93,8 @@ function fileStore(root: string, onNotice?: (message: string) => void): ObjectSt
       }
       return tracked(upload, unfinished);
     },
+    listUploads: (prefix, options) => listTemporaries(root, prefix, options),
+    removeUpload: (upload, options) => removeTemporary(root, upload, options),
     deleteMany(keys, options) {
       return deleteFiles(root, keys, options);
     },

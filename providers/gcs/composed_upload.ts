@@ -10,10 +10,12 @@ import {
   type MultipartUpload,
   type PutOptions,
   StoreError,
+  type UnfinishedUpload,
   type UploadedPart,
 } from "../object_store.ts";
 import { deleteObjects } from "./delete.ts";
 import { requirePartNumber, requireParts } from "./limits.ts";
+import { listObjects } from "./list.ts";
 import { objectPath } from "./paths.ts";
 import { headObject } from "./read.ts";
 import type { GcsSession } from "./session.ts";
@@ -26,8 +28,53 @@ import {
   type WriteSettings,
 } from "./write.ts";
 
+/** Of temporary objects: `.barman-cloud-parts/UUID/KEY/NUMBER`. */
+const DIRECTORY = ".barman-cloud-parts/";
 /** Most objects that one request composes. */
 const MOST_SOURCES = 32;
+
+/** Temporary objects, one upload after the other. */
+export async function* listComposedUploads(
+  session: GcsSession,
+  prefix: string,
+  options: Cancellable,
+): AsyncGenerator<UnfinishedUpload> {
+  let found: { key: string; id: string; size: number; lastActivity?: Date } | undefined;
+  for await (const entry of listObjects(session, DIRECTORY, options)) {
+    if (entry.kind !== "object") continue;
+    const [uuid = "", encodedKey = ""] = entry.key.slice(DIRECTORY.length).split("/");
+    const key = decodeURIComponent(encodedKey);
+    if (!key.startsWith(prefix)) continue;
+    const id = `${DIRECTORY}${uuid}/`;
+    if (found?.id !== id) {
+      if (found !== undefined) yield found;
+      found = { key, id, size: 0 };
+    }
+    found.size += entry.size;
+    const { lastModified } = entry;
+    if (lastModified === undefined) continue;
+    if (found.lastActivity === undefined || found.lastActivity < lastModified) {
+      found.lastActivity = lastModified;
+    }
+  }
+  if (found !== undefined) yield found;
+}
+
+/** @returns false for an upload that is not made of temporary objects */
+export async function removeComposedUpload(
+  session: GcsSession,
+  { id }: Pick<UnfinishedUpload, "id">,
+  options: Cancellable,
+): Promise<boolean> {
+  if (!id.startsWith(DIRECTORY)) return false;
+  const keys: string[] = [];
+  for await (const entry of listObjects(session, id, options)) {
+    if (entry.kind === "object") keys.push(entry.key);
+  }
+  const [failure] = await deleteObjects(session, keys, options);
+  if (failure !== undefined) throw failure.error;
+  return true;
+}
 
 export function startComposedUpload(
   session: GcsSession,
@@ -35,7 +82,7 @@ export function startComposedUpload(
   key: string,
   options: PutOptions,
 ): MultipartUpload {
-  const directory = `.barman-cloud-parts/${randomUUID()}/`;
+  const directory = `${DIRECTORY}${randomUUID()}/${encodeURIComponent(key)}/`;
   /** Etags by number, as sent last. */
   const sent = new Map<number, string>();
   const temporary = new Set<string>();

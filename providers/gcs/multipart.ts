@@ -27,6 +27,7 @@ import { requirePartNumber, requireParts } from "./limits.ts";
 import { objectPath, xmlPath } from "./paths.ts";
 import { bucketIsMissing, headObject } from "./read.ts";
 import type { GcsSession, RequestContext } from "./session.ts";
+import { removeUpload } from "./uploads.ts";
 import {
   CONTENT_TYPE,
   md5,
@@ -121,7 +122,7 @@ async function startXmlUpload(
       if (others) await patchMetadata(target, options.tags, signal);
       return {};
     },
-    abort: (cancellable) => abort(target, cancellable),
+    abort: (cancellable) => removeUpload(session, { key, id: uploadId }, cancellable),
   };
 }
 
@@ -204,24 +205,6 @@ async function isThere(
   } catch (error) {
     if (isStoreError(error, "not-found")) return false;
     throw error;
-  }
-}
-
-async function abort(
-  { session, key, path, uploadId }: Target,
-  { signal }: Cancellable = {},
-): Promise<void> {
-  const context = {
-    action: `remove the unfinished upload of ${key}`,
-    key,
-    signal,
-    missing: "upload",
-  } as const;
-  try {
-    await session.text(context, { method: "DELETE", path: `${path}?uploadId=${uploadId}` });
-  } catch (error) {
-    // Gone already: completed, or aborted before.
-    if (!isStoreError(error, "not-found")) throw error;
   }
 }
 

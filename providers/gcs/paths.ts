@@ -11,6 +11,11 @@ export function objectPath(bucket: string, key: string): string {
   return `${bucketPath(bucket)}/o/${encoded(key)}`;
 }
 
+/** Of the XML API, for what is about the whole bucket. */
+export function bucketXmlPath(bucket: string): string {
+  return `/${encoded(bucket)}`;
+}
+
 /** Of the XML API, where parts are. */
 export function xmlPath(bucket: string, key: string): string {
   return `/${encoded(bucket)}/${key.split("/").map(encoded).join("/")}`;

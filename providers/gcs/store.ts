@@ -13,6 +13,7 @@ import { listObjects } from "./list.ts";
 import { type Learnt, startMultipart } from "./multipart.ts";
 import { bucketExists, getObject, headObject } from "./read.ts";
 import { type GcsSession, openSession } from "./session.ts";
+import { listUploads, removeUpload } from "./uploads.ts";
 import { parseGcsUrl } from "./url.ts";
 import { putObject } from "./write.ts";
 
@@ -59,6 +60,8 @@ function gcsStore(session: GcsSession, options: StoreOptions): ObjectStore {
     put: (key, body, callOptions) => putObject(session, settings, key, body, callOptions),
     startMultipart: (key, callOptions) =>
       startMultipart(session, settings, learnt, key, callOptions),
+    listUploads: (prefix, callOptions) => listUploads(session, prefix, callOptions),
+    removeUpload: (upload, callOptions) => removeUpload(session, upload, callOptions),
     deleteMany: (keys, callOptions) => deleteObjects(session, keys, callOptions),
     close() {
       session.close();

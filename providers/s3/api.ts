@@ -13,6 +13,7 @@ import type {
   GetObjectCommandInput,
   HeadBucketCommandInput,
   HeadObjectCommandInput,
+  ListMultipartUploadsCommandInput,
   ListObjectsV2CommandInput,
   ListPartsCommandInput,
   PutObjectCommandInput,
@@ -36,7 +37,8 @@ export interface S3Api {
   uploadPart: Operation<PutBytes<UploadPartCommandInput>, Written>;
   completeMultipartUpload: Operation<CompleteMultipartUploadCommandInput, Written>;
   abortMultipartUpload: Operation<AbortMultipartUploadCommandInput, unknown>;
-  listParts: Operation<ListPartsCommandInput, unknown>;
+  listParts: Operation<ListPartsCommandInput, PartListing>;
+  listMultipartUploads: Operation<ListMultipartUploadsCommandInput, UploadListing>;
   deleteObject: Operation<DeleteObjectCommandInput, unknown>;
   deleteObjects: Operation<DeleteObjectsCommandInput, { Errors?: DeletionError[] | undefined }>;
   close(): void;
@@ -83,6 +85,29 @@ export interface Listing {
     }[]
     | undefined;
   readonly CommonPrefixes?: readonly { readonly Prefix?: Text }[] | undefined;
+}
+
+export interface PartListing {
+  readonly IsTruncated?: boolean | undefined;
+  readonly NextPartNumberMarker?: Text;
+  readonly Parts?:
+    | readonly { readonly Size?: number | undefined; readonly LastModified?: Date | undefined }[]
+    | undefined;
+}
+
+export interface UploadListing {
+  readonly Bucket?: Text;
+  readonly MaxUploads?: number | undefined;
+  readonly IsTruncated?: boolean | undefined;
+  readonly NextKeyMarker?: Text;
+  readonly NextUploadIdMarker?: Text;
+  readonly Uploads?:
+    | readonly {
+      readonly Key?: Text;
+      readonly UploadId?: Text;
+      readonly Initiated?: Date | undefined;
+    }[]
+    | undefined;
 }
 
 export interface DeletionError {

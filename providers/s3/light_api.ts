@@ -267,13 +267,56 @@ export function openLightApi(
         query: { uploadId: UploadId, "x-id": "AbortMultipartUpload" },
       }, options),
 
-    listParts: ({ Bucket, Key, UploadId, MaxParts }, options) =>
-      ask({
+    listParts: async ({ Bucket, Key, UploadId, MaxParts, PartNumberMarker }, options) => {
+      const { xml } = await ask({
         method: "GET",
         bucket: Bucket,
         key: Key,
-        query: { uploadId: UploadId, "max-parts": MaxParts, "x-id": "ListParts" },
-      }, options),
+        query: {
+          uploadId: UploadId,
+          "max-parts": MaxParts,
+          "part-number-marker": PartNumberMarker,
+          "x-id": "ListParts",
+        },
+      }, options);
+      requireWhole(xml, "ListPartsResult");
+      const Parts = [...elementsOf(xml, "Part")].map((part) => ({
+        Size: Number(textOf(part, "Size") ?? 0),
+        LastModified: dateOf(textOf(part, "LastModified")),
+      }));
+      return {
+        Parts,
+        IsTruncated: textOf(xml, "IsTruncated") === "true",
+        NextPartNumberMarker: textOf(xml, "NextPartNumberMarker"),
+      };
+    },
+
+    listMultipartUploads: async (input, options) => {
+      const { xml } = await ask({
+        method: "GET",
+        bucket: input.Bucket,
+        query: {
+          uploads: "",
+          prefix: input.Prefix,
+          "key-marker": input.KeyMarker,
+          "upload-id-marker": input.UploadIdMarker,
+        },
+      }, options);
+      requireWhole(xml, "ListMultipartUploadsResult");
+      if (!xml.includes("<ListMultipartUploadsResult")) return {};
+      const Uploads = [...elementsOf(xml, "Upload")].map((upload) => ({
+        Key: textOf(upload, "Key"),
+        UploadId: textOf(upload, "UploadId"),
+        Initiated: dateOf(textOf(upload, "Initiated")),
+      }));
+      return {
+        Bucket: textOf(xml, "Bucket") ?? "",
+        Uploads,
+        IsTruncated: textOf(xml, "IsTruncated") === "true",
+        NextKeyMarker: textOf(xml, "NextKeyMarker"),
+        NextUploadIdMarker: textOf(xml, "NextUploadIdMarker"),
+      };
+    },
 
     deleteObject: ({ Bucket, Key }, options) =>
       ask(

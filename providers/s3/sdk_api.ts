@@ -10,6 +10,7 @@ import {
   GetObjectCommand,
   HeadBucketCommand,
   HeadObjectCommand,
+  ListMultipartUploadsCommand,
   ListObjectsV2Command,
   ListPartsCommand,
   PutObjectCommand,
@@ -60,6 +61,8 @@ export function openSdkApi(
     abortMultipartUpload: (input, options) =>
       client.send(new AbortMultipartUploadCommand(input), options),
     listParts: (input, options) => client.send(new ListPartsCommand(input), options),
+    listMultipartUploads: (input, options) =>
+      client.send(new ListMultipartUploadsCommand(input), options),
     deleteObject: (input, options) => client.send(new DeleteObjectCommand(input), options),
     deleteObjects: (input, options) => client.send(new DeleteObjectsCommand(input), options),
     close: () => client.destroy(),

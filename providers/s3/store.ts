@@ -18,6 +18,7 @@ import { deleteObjects } from "./delete.ts";
 import { listObjects } from "./list.ts";
 import { bucketExists, getObject, headObject, objectLock } from "./read.ts";
 import { openSession, type S3Session } from "./session.ts";
+import { listUploads, removeUpload } from "./uploads.ts";
 import { parseS3Url } from "./url.ts";
 import { createWriter, type Learnt, MAX_PARTS } from "./write.ts";
 
@@ -73,6 +74,8 @@ function s3Store(session: S3Session, options: StoreOptions): ObjectStore {
     get: (key, callOptions) => getObject(session, key, callOptions),
     put: writer.put,
     startMultipart: writer.startMultipart,
+    listUploads: (prefix, callOptions) => listUploads(session, prefix, callOptions),
+    removeUpload: (upload, callOptions) => removeUpload(session, upload, callOptions),
     deleteMany: (keys, callOptions) =>
       deleteObjects(session, keys, LIMITS.maxDeleteBatch, callOptions),
     objectLock: (key, callOptions) => objectLock(session, key, callOptions),

@@ -14,6 +14,7 @@ import type { StoreOptions } from "../open.ts";
 import { refusesConditions } from "./errors.ts";
 import { headObject } from "./read.ts";
 import { noProof, type RequestContext, type S3Session } from "./session.ts";
+import { removeUpload } from "./uploads.ts";
 
 /** S3's limit; a part with a higher number is lost. */
 export const MAX_PARTS = 10_000;
@@ -137,7 +138,7 @@ export function createWriter(
           const answered = told?.trim() || undefined;
           return { etag: learnt.md5Etags ? etagOfParts(parts, answered) : answered };
         },
-        abort: (cancellable) => abort(session, target, cancellable),
+        abort: (cancellable) => removeUpload(session, { key, id: UploadId }, cancellable),
       };
     },
   };
@@ -269,28 +270,6 @@ async function requireUpload(
     context,
     (api, send) => api.listParts({ ...target, MaxParts: 1 }, send),
   );
-}
-
-async function abort(
-  session: S3Session,
-  target: UploadTarget,
-  options: Cancellable = {},
-): Promise<void> {
-  const key = target.Key;
-  const context = {
-    action: `remove the unfinished upload of ${key}`,
-    key,
-    signal: options.signal,
-  };
-  try {
-    await session.call(
-      context,
-      (api, send) => api.abortMultipartUpload(target, send),
-    );
-  } catch (error) {
-    // Gone already: completed, or aborted before.
-    if (!isStoreError(error, "not-found")) throw error;
-  }
 }
 
 /** @param conditional a write on condition follows: who may write but not read is left to that */

@@ -1,8 +1,10 @@
 /**
  * `deno task endurance [--minutes N] [--seed N]`: does anything get lost? A PostgreSQL under write load archives to an S3
- * server through a proxy that breaks every tenth connection, while backups, retention and keeps go on and every hundredth
- * process is killed (SIGKILL) at some moment. Meanwhile and at the end it is restored to random times, and every row
- * is looked for. Not a part of CI; ends with 1 when anything is lost.
+ * server through a proxy that breaks every tenth connection, while backups, retention and keeps go on at once and every
+ * hundredth process is killed (SIGKILL) at some moment. Meanwhile and at the end it is restored to random times, every
+ * row is looked for, every segment between the oldest backup and the newest is looked for, and so are backups that were
+ * said to be kept. At the end what the killed processes have left is cleaned up. Not a part of CI; ends with 1 when
+ * anything is lost.
  */
 import { existsSync } from "node:fs";
 import { chmod, chown, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -11,6 +13,9 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { stop as stopEsbuild } from "esbuild";
+import { executeCleanup, planCleanup } from "../../lib/backup/cleanup.ts";
+import { serverLayout } from "../../lib/layout.ts";
+import { openStore } from "../../providers/open.ts";
 import { ensureExecutable } from "../compile.ts";
 import {
   reachableByServer,
@@ -33,6 +38,8 @@ const SERVER = "endurance";
 const REDUNDANCY = 3;
 const CODECS = ["", "--gzip", "--zstd", "--lz4", "--snappy"];
 const COMMAND_TIMEOUT_MS = 300_000;
+/** No backup is at work for so long without a sign of life, milliseconds. */
+const SILENCE_MS = 5 * 60_000;
 /** A killed restore_command ends recovery with an error, as it should; the server is then started again. */
 const START_ATTEMPTS = 20;
 
@@ -46,8 +53,8 @@ const { values } = parseArgs({
 const minutes = Number(values.minutes);
 const random = randomNumbers(Number(values.seed));
 const started = performance.now();
-const tell = (text: string) =>
-  console.log(`${((performance.now() - started) / 1000).toFixed(0).padStart(5)} s  ${text}`);
+const seconds = () => ((performance.now() - started) / 1000).toFixed(0);
+const tell = (text: string) => console.log(`${seconds().padStart(5)} s  ${text}`);
 
 const s3 = await startS3ForTests();
 if (s3 === null) Deno.exit(3);
@@ -69,12 +76,20 @@ const url = `s3://${bucket}/archive`;
 /** How often each command ended with which code (137: killed). */
 const endings = new Map<string, number>();
 const restores = { done: 0, rows: 0, missing: 0, late: 0 };
+/** Ids of backups of which a keep was acknowledged and no release was tried since. */
+const kept = new Set<string>();
+/** Ids of backups that are being kept or released. */
+const inHand = new Set<string>();
+/** Keeps and releases, one line each. */
+const history: string[] = [];
+/** What must never be, one line each. */
+const wrongs: string[] = [];
 
 tell(`seed ${values.seed}, ${minutes} minutes, ${url} at ${s3.endpoint} through ${proxy.endpoint}`);
 let code = 1;
 try {
   await endure();
-  code = restores.missing + restores.late > 0 ? 1 : 0;
+  code = restores.missing + restores.late + wrongs.length > 0 ? 1 : 0;
 } catch (error) {
   console.error(`Stopped: ${error instanceof Error ? error.message : String(error)}`);
 } finally {
@@ -104,14 +119,87 @@ async function endure(): Promise<void> {
   while (Date.now() < end) {
     round++;
     const deletion = call("backup-delete", ["--retention-policy", `REDUNDANCY ${REDUNDANCY}`]);
-    await Promise.all([deletion, backUp(primary), keepOne()]);
+    await Promise.all([deletion, backUp(primary), keepOne(), keepOne()]);
     await sleep(random(5000));
+    if (round % 4 === 0) {
+      await checkArchive();
+      await cleanUp(SILENCE_MS);
+    }
     if (round % 4 === 0) await restoreAndCompare(primary, confirmed, await aMoment(confirmed));
   }
   await load.stop();
   tell(`The clients have stopped: ${confirmed.length} rows`);
   for (let i = 0; i < 3; i++) await restoreAndCompare(primary, confirmed, await aMoment(confirmed));
   await restoreAndCompare(primary, confirmed, null);
+  await cleanUp(0);
+  await checkArchive();
+}
+
+/**
+ * Remove what killed processes have left, by the library and not by the command, which takes an hour at least.
+ * @param silenceMs 0 when nothing is at work any more
+ */
+async function cleanUp(silenceMs: number): Promise<void> {
+  if (s3 === null) return;
+  const { store, location } = await openStore(url, {
+    endpointUrl: s3.endpoint,
+    env: { ...s3.env },
+  });
+  try {
+    const layout = serverLayout(location.prefix, SERVER);
+    const nothing = () => {};
+    const log = {
+      debug: nothing,
+      info: nothing,
+      warning: nothing,
+      error: nothing,
+      critical: nothing,
+      shows: () => false,
+    };
+    const context = { store, layout, log, signal: AbortSignal.timeout(COMMAND_TIMEOUT_MS) };
+    const request = {
+      olderThanMs: silenceMs,
+      failed: true,
+      now: new Date(Date.now() + (silenceMs === 0 ? 60_000 : 0)),
+    };
+    const result = await executeCleanup(context, request, await planCleanup(context, request));
+    for (const { kind } of result.removed) count(`${kind} of a killed process cleaned up`);
+    if (result.failed) wrong("cleanup could not remove something");
+    if (silenceMs > 0) return;
+    const { remove, leave } = await planCleanup(context, request);
+    for (const { key, reason } of [...remove, ...leave]) wrong(`cleanup left ${key}: ${reason}`);
+  } finally {
+    await store.close();
+  }
+}
+
+/** Every segment from the oldest backup to the newest file is there, and every backup that is kept. */
+async function checkArchive(): Promise<void> {
+  const { code, stdout } = await patiently(() => run("wal-verify", ["--format", "json"]));
+  count(code === 0 ? "archive without gaps" : "archive with gaps");
+  if (code !== 0) wrong(`wal-verify ended with ${code}: ${stdout.slice(0, 1000)}`);
+  const ids = new Set((await doneBackups()).map(({ id }) => id));
+  for (const id of kept) {
+    if (ids.has(id)) continue;
+    const steps = history.filter((step) => step.includes(id)).join("; ");
+    wrong(`backup ${id} was kept and is gone (${steps})`);
+    kept.delete(id);
+  }
+}
+
+/** A command that only reads, tried again when its connections break or it is killed. */
+async function patiently(
+  attempt: () => Promise<{ code: number; stdout: string; stderr: string }>,
+): Promise<{ code: number; stdout: string; stderr: string }> {
+  for (let attempts = 1;; attempts++) {
+    const result = await attempt();
+    if (![2, 4, 137].includes(result.code) || attempts === 8) return result;
+  }
+}
+
+function wrong(what: string): void {
+  wrongs.push(what);
+  tell(`WRONG: ${what}`);
 }
 
 /** Take a base backup, with whatever codec comes. */
@@ -124,9 +212,23 @@ function backUp(primary: TestPostgres): Promise<number> {
 /** Keep or release a backup, any: what is released must go later, what is kept must stay. */
 async function keepOne(): Promise<void> {
   const ids = (await doneBackups()).map(({ id }) => id);
-  const id = ids[random(ids.length)];
-  if (id === undefined) return;
-  await call("backup-keep", [random(3) === 0 ? "--target=full" : "--release"], [id]);
+  // The oldest is the one that retention is about to delete.
+  const id = random(2) === 0 ? ids[0] : ids[random(ids.length)];
+  // A keep and a release of one backup at once may end either way.
+  if (id === undefined || inHand.has(id)) return;
+  inHand.add(id);
+  const began = seconds();
+  let code: number;
+  if (random(3) === 0) {
+    code = await call("backup-keep", ["--target=full"], [id]);
+    if (code === 0) kept.add(id);
+    history.push(`${began}-${seconds()} s: keep of ${id} ended with ${code}`);
+  } else {
+    kept.delete(id);
+    code = await call("backup-keep", ["--release"], [id]);
+    history.push(`${began}-${seconds()} s: release of ${id} ended with ${code}`);
+  }
+  inHand.delete(id);
 }
 
 /** Between the end of the oldest backup that is there and the last commit: later ones can't be recovered to. */
@@ -325,6 +427,7 @@ async function report(): Promise<void> {
     ["rows compared", restores.rows],
     ["lost", restores.missing],
     ["from after the target", restores.late],
+    ["other wrongs", wrongs.length],
     ...[...endings].toSorted(([a], [b]) => a < b ? -1 : 1),
   ];
   for (const [name, value] of rows) console.log(`| ${name} | ${value} |`);

@@ -62,7 +62,10 @@ export const EXIT_CODE_MEANINGS: Readonly<Record<string, readonly Meaning[]>> = 
   ]),
   "backup-keep": store([
     [EXIT.success, "done; --status also for a backup that does not exist"],
-    [EXIT.operationFailed, `--target for a backup that is not DONE; ${NO_BUCKET}`],
+    [
+      EXIT.operationFailed,
+      `--target for a backup that is not DONE, or that is being deleted; ${NO_BUCKET}`,
+    ],
     ...TEST,
     USAGE,
   ], "anything else, such as --target for a backup that does not exist"),
@@ -121,6 +124,12 @@ export const EXIT_CODE_MEANINGS: Readonly<Record<string, readonly Meaning[]>> = 
     [EXIT.success, "nothing is missing"],
     [EXIT.operationFailed, `there are problems, which the report names; ${NO_BUCKET}`],
     [EXIT.noConnection, "the store can't be reached, or is overloaded"],
+    USAGE,
+  ]),
+  cleanup: store([
+    [EXIT.success, "done, or there was nothing to remove"],
+    [EXIT.operationFailed, `something could not be removed, which the log names; ${NO_BUCKET}`],
+    ...TEST,
     USAGE,
   ]),
   links: [

@@ -29,12 +29,19 @@ interface GcsObject {
   readonly kmsKeyName: string | undefined;
 }
 
+interface UploadPart {
+  readonly etag: string;
+  readonly content: Buffer;
+  readonly modified: string;
+}
+
 interface Upload {
   readonly key: string;
   readonly metadata: Record<string, string> | undefined;
   readonly kmsKeyName: string | undefined;
   readonly contentType: string;
-  readonly parts: Map<number, { readonly etag: string; readonly content: Buffer }>;
+  readonly initiated: string;
+  readonly parts: Map<number, UploadPart>;
 }
 
 interface Bucket {
@@ -343,15 +350,7 @@ async function onXml(call: Call, method: string, bucketName: string, key: string
   const { query, request, response } = call;
   const body = await bodyOf(request);
   const bucket = bucketOf(call, bucketName, "xml");
-  if (method === "GET" && key === "" && query.has("uploads")) {
-    const list = [...bucket.uploads].map(([id, upload]) =>
-      `<Upload><Key>${escaped(upload.key)}</Key><UploadId>${id}</UploadId></Upload>`
-    );
-    return sendXml(
-      response,
-      `<ListMultipartUploadsResult>${list.join("")}</ListMultipartUploadsResult>`,
-    );
-  }
+  if (method === "GET" && key === "" && query.has("uploads")) return listUploads(call, bucket);
   if (method === "POST" && query.has("uploads")) {
     const id = `${randomUUID()}+/=`;
     bucket.uploads.set(id, {
@@ -359,6 +358,7 @@ async function onXml(call: Call, method: string, bucketName: string, key: string
       metadata: metadataIn(request.headers),
       kmsKeyName: single(request.headers["x-goog-encryption-kms-key-name"]),
       contentType: request.headers["content-type"] ?? "application/octet-stream",
+      initiated: new Date().toISOString(),
       parts: new Map(),
     });
     return sendXml(
@@ -372,6 +372,7 @@ async function onXml(call: Call, method: string, bucketName: string, key: string
   if (upload === undefined || upload.key !== key) {
     throw new ApiError("xml", 404, "NoSuchUpload", "The requested upload was not found.");
   }
+  if (method === "GET") return listParts(call, upload);
   if (method === "PUT") return putPart(call, upload, body);
   if (method === "POST") {
     const object = joined(upload, body.toString());
@@ -392,6 +393,51 @@ async function onXml(call: Call, method: string, bucketName: string, key: string
   throw new ApiError("xml", 405, "MethodNotAllowed", "The method is not allowed.");
 }
 
+/** In the order of keys, a page at a time. */
+function listUploads({ query, response }: Call, bucket: Bucket): void {
+  const most = Math.min(Number(query.get("max-uploads") ?? 1000), 1000);
+  const [keyMarker, idMarker] = [query.get("key-marker"), query.get("upload-id-marker") ?? ""];
+  const place = (key: string, id: string) => `${key}\n${id}`;
+  const found = [...bucket.uploads]
+    .filter(([, { key }]) => key.startsWith(query.get("prefix") ?? ""))
+    .map(([id, upload]) => ({ id, upload, place: place(upload.key, id) }))
+    .sort((a, b) => a.place < b.place ? -1 : 1)
+    .filter((each) => keyMarker === null || each.place > place(keyMarker, idMarker));
+  const page = found.slice(0, most);
+  const last = page.at(-1);
+  const named = (key: string) =>
+    query.get("encoding-type") === "url" ? encodeURIComponent(key) : escaped(key);
+  const list = page.map(({ id, upload }) =>
+    `<Upload><Key>${named(upload.key)}</Key><UploadId>${id}</UploadId>` +
+    `<StorageClass>STANDARD</StorageClass><Initiated>${upload.initiated}</Initiated></Upload>`
+  );
+  const more = page.length < found.length && last !== undefined
+    ? `<NextKeyMarker>${named(last.upload.key)}</NextKeyMarker>` +
+      `<NextUploadIdMarker>${last.id}</NextUploadIdMarker><IsTruncated>true</IsTruncated>`
+    : "<IsTruncated>false</IsTruncated>";
+  sendXml(
+    response,
+    `<ListMultipartUploadsResult>${more}${list.join("")}</ListMultipartUploadsResult>`,
+  );
+}
+
+function listParts({ query, response }: Call, { parts }: Upload): void {
+  const most = Math.min(Number(query.get("max-parts") ?? 1000), 1000);
+  const after = Number(query.get("part-number-marker") ?? 0);
+  const found = [...parts].filter(([number]) => number > after).sort(([a], [b]) => a - b);
+  const page = found.slice(0, most);
+  const list = page.map(([number, { etag, content, modified }]) =>
+    `<Part><PartNumber>${number}</PartNumber><LastModified>${modified}</LastModified>` +
+    `<ETag>${escaped(etag)}</ETag><Size>${content.length}</Size></Part>`
+  );
+  const more = page.length < found.length
+    ? `<NextPartNumberMarker>${
+      page.at(-1)?.[0]
+    }</NextPartNumberMarker><IsTruncated>true</IsTruncated>`
+    : "<IsTruncated>false</IsTruncated>";
+  sendXml(response, `<ListPartsResult>${more}${list.join("")}</ListPartsResult>`);
+}
+
 function putPart({ query, request, response }: Call, upload: Upload, content: Buffer): void {
   const number = Number(query.get("partNumber"));
   if (!Number.isInteger(number) || number < 1 || number > MAX_PART_NUMBER) {
@@ -402,7 +448,7 @@ function putPart({ query, request, response }: Call, upload: Upload, content: Bu
     throw new ApiError("xml", 400, "BadDigest", "The MD5 you specified did not match.");
   }
   const etag = `"${createHash("md5").update(content).digest("hex")}"`;
-  upload.parts.set(number, { etag, content });
+  upload.parts.set(number, { etag, content, modified: new Date().toISOString() });
   response.writeHead(200, { etag, "content-length": 0 }).end();
 }
 

@@ -207,6 +207,8 @@ function calls(store: ObjectStore): [string, () => Promise<unknown>][] {
       const size = store.limits.minPartSize;
       await upload.complete([await upload.uploadPart(1, pattern(size))]);
     }],
+    ["listUploads", () => Array.fromAsync(store.listUploads(""))],
+    ["removeUpload", () => store.removeUpload({ key: "z", id: "none", size: 0 })],
     ["deleteMany", async () => {
       const [failure] = await store.deleteMany(["x", "y"]);
       if (failure !== undefined) throw failure.error;

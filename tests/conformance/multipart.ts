@@ -1,5 +1,9 @@
 import assert from "node:assert/strict";
-import { isStoreError, type UploadedPart } from "../../providers/object_store.ts";
+import {
+  isStoreError,
+  type UnfinishedUpload,
+  type UploadedPart,
+} from "../../providers/object_store.ts";
 import { rejectsWhenAborted, rejectsWith } from "./checks.ts";
 import {
   bytes,
@@ -214,6 +218,52 @@ export const multipartTests: readonly ConformanceTest[] = [
     assert.deepEqual(await contentOf(store, key), bodies[won.indexOf(true)]);
   }],
 
+  ["unfinished uploads are listed with their size, and can be removed", async (subject) => {
+    const { store, prefix } = subject;
+    const size = partSize(subject);
+    const began = Date.now();
+    const upload = await store.startMultipart(`${prefix}a/left ü+&behind`);
+    await upload.uploadPart(1, pattern(size, 1));
+    await upload.uploadPart(2, pattern(1000, 2));
+    const other = await store.startMultipart(`${prefix}b/other`);
+    const part = await other.uploadPart(1, bytes("other"));
+    await store.put(`${prefix}a/object`, bytes("object"));
+    await store.put(`${prefix}a/empty`, bytes(""));
+    const inA = await uploadsIn(subject, "a/");
+    assert.equal(inA.length, 1);
+    assert.equal((await uploadsIn(subject, "")).length, 2);
+    assert.deepEqual(await uploadsIn(subject, "c/"), []);
+    const [left] = inA;
+    assert.ok(left !== undefined);
+    assert.ok(left.key.startsWith(`${prefix}a/`));
+    // A directory does not tell the object, only the file.
+    if (store.provider !== "local") assert.equal(left.key, upload.key);
+    // Azure has a block of one byte that says whose the others are.
+    assert.ok(left.size >= size + 1000 && left.size <= size + 1001, String(left.size));
+    if (store.provider !== "azure-blob-storage") {
+      const age = began - (left.lastActivity?.getTime() ?? 0);
+      assert.ok(Math.abs(age) < 60_000, `the store's clock is ${age} ms off`);
+    } else assert.equal(left.lastActivity, undefined);
+    assert.equal(await store.removeUpload(left), undefined);
+    assert.equal(await store.removeUpload(left), undefined);
+    assert.deepEqual(await uploadsIn(subject, "a/"), []);
+    await other.complete([part]);
+    assert.deepEqual(await uploadsIn(subject, ""), []);
+    assert.deepEqual(await namesIn(store, prefix), [
+      ...[`${prefix}a/empty`, `${prefix}a/object`, `${prefix}b/other`],
+    ]);
+    assert.deepEqual(await contentOf(store, `${prefix}b/other`), bytes("other"));
+  }],
+
+  ["who still works on an upload that is removed is told so", async (subject) => {
+    const { store, prefix } = subject;
+    const upload = await store.startMultipart(`${prefix}x`);
+    const part = await upload.uploadPart(1, bytes("content"));
+    for (const each of await uploadsIn(subject, "")) await store.removeUpload(each);
+    await rejectsWith(upload.complete([part]));
+    await rejectsWith(store.head(`${prefix}x`), "not-found");
+  }],
+
   ["multipart calls can be aborted", async (subject) => {
     const { store, prefix } = subject;
     await assert.rejects(
@@ -233,6 +283,10 @@ export const multipartTests: readonly ConformanceTest[] = [
     assert.equal((await store.head(`${prefix}x`)).size, body.length);
   }],
 ];
+
+async function uploadsIn({ store, prefix }: Subject, below: string): Promise<UnfinishedUpload[]> {
+  return await Array.fromAsync(store.listUploads(prefix + below));
+}
 
 /** Equal parts, as all callers send them, and a last one. */
 function partBodies(subject: Subject, count: number, lastSize: number): Uint8Array[] {

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
+import { command as cleanup } from "../../lib/commands/cleanup.ts";
 import { command as deleteCommand } from "../../lib/commands/backup_delete.ts";
 import { command as keep } from "../../lib/commands/backup_keep.ts";
 import { command as verify } from "../../lib/commands/backup_verify.ts";
@@ -161,6 +162,7 @@ Deno.test("examples are JSON of the documented type", () => {
       "wal-verify: BACKUP",
       "wal-verify: GAP",
       "wal-verify: DUPLICATE",
+      "cleanup",
     ]
   ) {
     for (const { name, type, example } of documented(heading)) {
@@ -206,6 +208,14 @@ Deno.test("keep, delete and version", async () => {
   assert.deepEqual(await json(temporary, deleteCommand, "--dry-run", "-r", "REDUNDANCY 9"), {
     deletions: [],
   });
+
+  await temporary.put("srv/base/20260112T000000/data.tar", "half");
+  // No clock is that late: nothing is removed.
+  const cleaned = await json(temporary, cleanup, "--dry-run") as Record<string, unknown>;
+  assert.deepEqual([cleaned["dry_run"], cleaned["removed"]], [true, []]);
+  const left = cleaned["left"];
+  assert.ok(Array.isArray(left) && left.length === 1);
+  for (const leftover of left) compare(documented("cleanup"), leftover, false);
 
   for (const words of [["--json"], ["--format", "json"]]) {
     const { stdout } = await runWords(version, ...words);

@@ -8,14 +8,21 @@ import {
   PutObjectCommand,
   S3Client,
 } from "@aws-sdk/client-s3";
+import { Buffer } from "node:buffer";
 import { chmodSync, chownSync, mkdirSync, mkdtempSync } from "node:fs";
-import { readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { openStore } from "../../providers/open.ts";
+import { type AzureForTests, startAzuriteForTests } from "../../scripts/servers/azurite.ts";
+import { type GcsForTests, startGcsFakeForTests } from "../../scripts/servers/fake_gcs_server.ts";
 import { serverUser } from "../../scripts/servers/postgres_binaries.ts";
 import { type S3ForTests, startS3ForTests } from "../../scripts/servers/s3_for_tests.ts";
 
-export type StoreKind = "file" | "s3";
+/** The last two are looked at by our own provider, since their servers understand little else. */
+export type StoreKind = "file" | "s3" | "azure" | "google";
+
+export const ALL_STORES: readonly StoreKind[] = ["file", "s3", "azure", "google"];
 
 export interface TestStore extends AsyncDisposable {
   readonly kind: StoreKind | "azure" | "gcs";
@@ -41,6 +48,22 @@ if (s3 !== null) Deno.test.afterAll(() => s3.stop());
 
 export const haveS3 = s3 !== null;
 
+let others: Promise<{ azure: AzureForTests | null; google: GcsForTests | null }> | undefined;
+
+/** Started only where a test asks for them. */
+function otherServers() {
+  others ??= (async () => ({
+    azure: await startAzuriteForTests(),
+    google: await startGcsFakeForTests(),
+  }))();
+  return others;
+}
+Deno.test.afterAll(async () => {
+  const { azure, google } = await others ?? {};
+  await azure?.stop();
+  await google?.stop();
+});
+
 /** Register a test for each store. On S3 it is ignored where there is no server, which was said loudly. */
 export function testOnStores(
   name: string,
@@ -52,15 +75,74 @@ export function testOnStores(
       name: `${name} (${kind})`,
       ignore: kind === "s3" && !haveS3,
       fn: async () => {
-        await using store = await newStore(kind);
+        const store = await newStoreIfThere(kind);
+        if (store === null) return;
+        await using _ = store;
         await body(store);
       },
     });
   }
 }
 
+/** @returns null where there is no server, which has been said */
+async function newStoreIfThere(kind: StoreKind): Promise<TestStore | null> {
+  if (kind === "azure") {
+    const { azure } = await otherServers();
+    if (azure === null) return null;
+    const url = `${azure.url}/${await azure.newContainer()}`;
+    return await storeByProvider(kind, url, azure.env, ["--cloud-provider", "azure-blob-storage"]);
+  }
+  if (kind === "google") {
+    const { google } = await otherServers();
+    if (google === null) return null;
+    return await storeByProvider(kind, `gs://${await google.newBucket()}`, google.env, []);
+  }
+  return await newStore(kind);
+}
+
+async function storeByProvider(
+  kind: StoreKind,
+  bucketUrl: string,
+  env: Readonly<Record<string, string>>,
+  options: readonly string[],
+): Promise<TestStore> {
+  const url = `${bucketUrl}/e2e`;
+  const { store, location } = await openStore(url, {
+    env,
+    ...(kind === "azure" ? { provider: "azure-blob-storage" } : {}),
+  });
+  const root = `${location.prefix}/`;
+  const paths = async () => {
+    const entries = await Array.fromAsync(store.list(root));
+    return entries.flatMap((entry) => entry.kind === "object" ? entry.key.slice(root.length) : []);
+  };
+  return {
+    kind,
+    url,
+    options,
+    env,
+    endpoint: undefined,
+    paths,
+    async read(path) {
+      const { body } = await store.get(root + path);
+      return Buffer.concat(await Array.fromAsync(body));
+    },
+    write: (path, bytes) => store.put(root + path, bytes),
+    async remove(path) {
+      const [failure] = await store.deleteMany([root + path]);
+      if (failure !== undefined) throw failure.error;
+    },
+    leftovers: async () =>
+      (await Array.fromAsync(store.listUploads(root))).map(({ key }) => key.slice(root.length)),
+    async [Symbol.asyncDispose]() {
+      await store.deleteMany((await paths()).map((path) => root + path));
+      await store.close();
+    },
+  };
+}
+
 /** An empty store. */
-export async function newStore(kind: StoreKind): Promise<TestStore> {
+export async function newStore(kind: "file" | "s3"): Promise<TestStore> {
   if (kind === "file") return fileStore();
   if (s3 === null) throw new Error("There is no S3 server for tests");
   return await s3Store(s3);
@@ -73,11 +155,19 @@ function fileStore(): TestStore {
   mkdirSync(root);
   const user = serverUser();
   if (user !== undefined) chownSync(root, user.uid, user.gid);
-  const files = async (): Promise<string[]> => {
-    const entries = await readdir(root, { recursive: true, withFileTypes: true });
-    return entries.filter((entry) => entry.isFile())
-      .map((entry) => join(entry.parentPath, entry.name).slice(root.length + 1)).sort();
+  // A directory may be deleted by others while it is looked at.
+  const filesIn = async (directory: string): Promise<string[]> => {
+    const entries = await readdir(directory, { withFileTypes: true }).catch((error) => {
+      if (error.code === "ENOENT") return [];
+      throw error;
+    });
+    const found = await Promise.all(entries.map((entry) => {
+      const path = join(directory, entry.name);
+      return entry.isDirectory() ? filesIn(path) : entry.isFile() ? [path] : [];
+    }));
+    return found.flat();
   };
+  const files = async () => (await filesIn(root)).map((path) => path.slice(root.length + 1)).sort();
   const isTemporary = (path: string) => /(^|\/)\.barman-cloud\.[^/]*$/.test(path);
   return {
     kind: "file",
@@ -87,7 +177,10 @@ function fileStore(): TestStore {
     endpoint: undefined,
     paths: async () => (await files()).filter((path) => !isTemporary(path)),
     read: (path) => readFile(join(root, path)),
-    write: (path, bytes) => writeFile(join(root, path), bytes),
+    async write(path, bytes) {
+      await mkdir(dirname(join(root, path)), { recursive: true });
+      await writeFile(join(root, path), bytes);
+    },
     remove: (path) => rm(join(root, path)),
     leftovers: async () => (await files()).filter(isTemporary),
     [Symbol.asyncDispose]: () => rm(directory, { recursive: true, force: true }),

@@ -18,7 +18,7 @@ import { MIB, walSegment } from "../lib/wal/wal_files.ts";
 import { skipUnless } from "../skips.ts";
 import { barmanCloud, executablePath, runProgram, type RunResult } from "./executable.ts";
 import { type HttpFault, startHttpFaults } from "./http_faults.ts";
-import { haveS3, newStore, testOnStores, type TestStore } from "./stores.ts";
+import { ALL_STORES, haveS3, newStore, testOnStores, type TestStore } from "./stores.ts";
 
 const KILLS = Number(Deno.env.get("FAULTS") ?? "12");
 const NAME = "000000010000000A00000001";
@@ -132,6 +132,7 @@ testOnStores(
       assert.ok(tally.injected > KILLS / 3, JSON.stringify(tally));
       console.log(`kill -9 of wal-archive (${store.kind}): ${JSON.stringify(tally)}`);
     }),
+  ALL_STORES,
 );
 
 testOnStores(
@@ -214,6 +215,7 @@ testOnStores(
         `kill -9 of wal-restore (${store.kind}): ${JSON.stringify({ injected, lost: 0 })}`,
       );
     }),
+  ALL_STORES,
 );
 
 /** One test for both commands behind something that goes wrong. */

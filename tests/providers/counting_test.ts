@@ -20,19 +20,23 @@ Deno.test("calls and bytes are counted by kind", async () => {
   for await (const _ of (await store.get("b")).body) break;
   await store.head("a");
   await namesIn(store, "");
+  await store.startMultipart("d");
+  for await (const unfinished of store.listUploads("d")) await store.removeUpload(unfinished);
   await store.deleteMany(["a", "b"]);
   assert.deepEqual(counts(), {
     calls: {
       bucketExists: 1,
       createBucket: 1,
       put: 1,
-      startMultipart: 2,
+      startMultipart: 3,
       uploadPart: 2,
       complete: 1,
       abort: 1,
       get: 2,
       head: 1,
       list: 1,
+      listUploads: 1,
+      removeUpload: 1,
       deleteMany: 1,
     },
     bytesSent: 19,

@@ -57,10 +57,27 @@ Deno.test("every kind of call is repeated", async () => {
   await upload.complete([await upload.uploadPart(1, bytes("x"))]);
   assert.deepEqual(await store.deleteMany(["k"]), []);
   await upload.abort();
-  assert.equal(once.size, 11);
+  const left = await store.startMultipart("left");
+  const [unfinished] = await Array.fromAsync(store.listUploads("l"));
+  assert.equal(unfinished?.key, left.key);
+  await store.removeUpload(unfinished);
+  assert.deepEqual(await Array.fromAsync(store.listUploads("")), []);
+  assert.equal(once.size, 13);
   for (const call of once) {
-    assert.equal(calls.filter((made) => made.split(" ")[0] === call).length, 2, call);
+    const again = ["startMultipart", "listUploads"].includes(call) ? 3 : 2;
+    assert.equal(calls.filter((made) => made.split(" ")[0] === call).length, again, call);
   }
+});
+
+Deno.test("unfinished uploads are listed afresh after a failure, each once", async () => {
+  const { store, script } = subject();
+  for (const key of ["a", "b", "c"]) await store.startMultipart(key);
+  const broken = new Set(["b", "c"]);
+  script.entry = (key) => {
+    if (broken.delete(key)) throw reset();
+  };
+  const found = await Array.fromAsync(store.listUploads(""));
+  assert.deepEqual(found.map(({ key }) => key), ["a", "b", "c"]);
 });
 
 Deno.test("pauses double up to the longest, and each is told", async () => {

@@ -17,6 +17,8 @@ export type ScriptedCall =
   | "uploadPart"
   | "complete"
   | "abort"
+  | "listUploads"
+  | "removeUpload"
   | "deleteMany";
 
 /** How the wrappers' tests steer the store beneath them. Each hook may throw. */
@@ -48,6 +50,7 @@ export function scriptedStore(chunkSize = 10): ScriptedStore {
   const calls: string[] = [];
   const script: Script = {};
   let uploads = 0;
+  const unfinished = new Map<string, string>();
 
   const perform = async <T>(
     call: ScriptedCall,
@@ -131,6 +134,11 @@ export function scriptedStore(chunkSize = 10): ScriptedStore {
     startMultipart: (key, options) =>
       perform("startMultipart", key, options?.signal, () => {
         const id = ++uploads;
+        unfinished.set(String(id), key);
+        const end = () => {
+          gone = true;
+          unfinished.delete(String(id));
+        };
         let gone = false;
         const parts = new Map<number, Uint8Array>();
         const requireUpload = () => {
@@ -150,15 +158,27 @@ export function scriptedStore(chunkSize = 10): ScriptedStore {
               const bodies = chosen.map(({ number }) => parts.get(number) ?? new Uint8Array());
               const whole = new Uint8Array(bodies.flatMap((body) => [...body]));
               write(key, whole, options?.createOnly);
-              gone = true;
+              end();
               return {};
             }),
           abort: (abortOptions) =>
             perform("abort", key, abortOptions?.signal, () => {
               requireUpload();
-              gone = true;
+              end();
             }),
         };
+      }),
+    async *listUploads(prefix, options = {}) {
+      await perform("listUploads", prefix, options.signal, () => {});
+      for (const [id, key] of unfinished) {
+        script.entry?.(key);
+        if (key.startsWith(prefix)) yield { key, id, size: 0 };
+      }
+    },
+    removeUpload: ({ key, id }, options) =>
+      perform("removeUpload", key, options?.signal, () => {
+        unfinished.delete(id);
+        return undefined;
       }),
     deleteMany: (keys, options) =>
       perform("deleteMany", keys.join(","), options?.signal, () => {

@@ -80,6 +80,8 @@ function prepare(temporary: TemporaryStore, wanted: Wanted) {
 async function run(temporary: TemporaryStore, wanted: Wanted): Promise<string[]> {
   const { context, log, plan } = prepare(temporary, wanted);
   await executeDeletion(context, await plan(), {
+    minimumRedundancy: wanted.minimumRedundancy ?? 0,
+    now: () => NOW,
     batchSize: wanted.batchSize ?? null,
     checkObjectLock: wanted.checkObjectLock ?? false,
     deleteSnapshots: wanted.deleteSnapshots ?? (() => Promise.reject(new Error("no snapshots"))),
@@ -242,7 +244,17 @@ Deno.test("snapshots go first, then their label and backup.info; what fails can 
   await temporary.put(`srv/base/${id}/backup_label`, "x");
   const before = await temporary.keys();
   await assert.rejects(run(temporary, { id }), /no snapshots/);
+  const withoutMarks = async () =>
+    (await temporary.keys()).filter((key) => !/\/deletion-[0-9a-f-]{36}\.json$/.test(key));
   assert.deepEqual(await temporary.keys(), before);
+  // When one of them may be gone, nobody may keep it any more.
+  const half: ExecutionOptions["deleteSnapshots"] = (_id, _snapshots, onBegun) => {
+    onBegun();
+    return Promise.reject(new Error("the second can't be deleted"));
+  };
+  await assert.rejects(run(temporary, { id, deleteSnapshots: half }), /the second/);
+  assert.deepEqual(await withoutMarks(), before);
+  assert.equal((await temporary.keys()).length, before.length + 1);
   const output = await dryRun(temporary, { id });
   assert.ok(output.startsWith(
     "Skipping deletion of snapshots due to --dry-run option\n" +
@@ -253,7 +265,7 @@ Deno.test("snapshots go first, then their label and backup.info; what fails can 
   await run(temporary, {
     id,
     deleteSnapshots: async (of, { snapshots }) => {
-      assert.deepEqual(await temporary.keys(), before);
+      assert.deepEqual(await withoutMarks(), before);
       deleted.push(of, ...snapshots.map(({ identifiers }) => identifiers.get("snapshot_id")));
     },
   });
@@ -344,6 +356,7 @@ Deno.test("a plan never holds a kept backup", async () => {
         objects: new Map(),
         layout: temporary.layout,
         stopAtStandalone: true,
+        countsDoneOnly: false,
       }),
     /is kept/,
   );

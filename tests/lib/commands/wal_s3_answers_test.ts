@@ -178,6 +178,7 @@ Deno.test("wal-restore: a body that always breaks is exit 2 and leaves nothing; 
 Deno.test("wal-archive: tags, history tags and encryption as S3 gets them", async () => {
   const seen: Record<string, unknown>[] = [];
   let lists = 0;
+  let claims = 0;
   const directory = await mkdtemp(join(tmpdir(), "barman-cloud-s3-"));
   const take: RequestListener = (request, response) => {
     const { method, headers } = request;
@@ -185,6 +186,18 @@ Deno.test("wal-archive: tags, history tags and encryption as S3 gets them", asyn
       lists++;
       response.writeHead(200, { "content-type": "application/xml" });
       response.end("<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>");
+      return;
+    }
+    // A history file is claimed before.
+    if (method === "POST") {
+      response.writeHead(200, { "content-type": "application/xml" }).end("<DeleteResult/>");
+      return;
+    }
+    if (method === "HEAD" || request.url?.includes("/wal-claims/")) {
+      claims++;
+      request.resume();
+      const isFree = method === "HEAD" && request.url?.includes("/wal-claims/");
+      response.writeHead(isFree ? 404 : 200, { etag: '"e"' }).end();
       return;
     }
     seen.push({
@@ -205,9 +218,11 @@ Deno.test("wal-archive: tags, history tags and encryption as S3 gets them", asyn
         assert.equal(result.code, 0, result.log.join("\n"));
         const request = seen.shift();
         assert.equal(request?.["method"], "PUT");
-        assert.deepEqual(seen, [], "one request, and one that looks for copies");
-        assert.equal(lists, 1);
+        assert.deepEqual(seen, [], "one request, and those that look for copies");
+        const isHistory = name.endsWith(".history");
+        assert.deepEqual([lists, claims > 0], [isHistory ? 2 : 1, isHistory]);
         lists = 0;
+        claims = 0;
         return [...new URLSearchParams(String(request?.["tags"] ?? ""))].map((pair) => pair.join());
       };
       const both = ["--tag", "a,b", "--tag", "c,d e", "--history-tag", "kind,history"];

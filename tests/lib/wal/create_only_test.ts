@@ -17,7 +17,7 @@ import { parseWalName } from "../../../lib/wal/segment.ts";
 import { withCounting } from "../../../providers/counting.ts";
 import { type ObjectStore, StoreError } from "../../../providers/object_store.ts";
 import { everyStore } from "./every_store.ts";
-import { altered, keysOf, readObject, recordingLogger, walBytes } from "./stores.ts";
+import { altered, keysOf, readObject, recordingLogger, settle, walBytes } from "./stores.ts";
 import { MIB, walSegment } from "./wal_files.ts";
 
 const stores = await everyStore();
@@ -145,6 +145,86 @@ onEveryStore("create-only: of 16 archivers with different content one wins", asy
   }
 });
 
+onEveryStore(
+  "create-only: of 16 archivers with different content and compression one wins, from the first segment on",
+  async (subject) => {
+    const compressions = [null, "zstd", "gzip", "lz4"] as const;
+    for (const name of [SEGMENT, "000000010000000A00000002", "0000000A.history"]) {
+      const contents = Array.from(
+        { length: 16 },
+        (_, seed) =>
+          name.endsWith(".history")
+            ? text(`1\t0/${seed}000000\tno\n`)
+            : walSegment(name, { seed: seed + 1 }),
+      );
+      const results = await Promise.allSettled(
+        contents.map(async (content, index) =>
+          await subject.archive(
+            name,
+            content,
+            compressions[index % compressions.length],
+            await subject.another(),
+          )
+        ),
+      );
+      const there = (await keysOf(subject.store)).filter((key) => key.includes(name));
+      const failures = results.flatMap((result) =>
+        result.status === "rejected" ? [result.reason] : []
+      );
+      for (const failure of failures) assert.ok(failure instanceof WalConflictError, `${failure}`);
+      assert.equal(failures.length, 15, there.join());
+      // Neither a second copy nor a claim is left.
+      assert.equal(there.length, 1, there.join());
+    }
+  },
+);
+
+onEveryStore(
+  "create-only: 16 archivers with the same content and any compression all succeed",
+  async (subject) => {
+    const content = walSegment(SEGMENT);
+    const compressions = [null, "zstd", "gzip", "lz4"] as const;
+    await Promise.all(
+      Array.from(
+        { length: 16 },
+        async (_, index) =>
+          await subject.archive(
+            SEGMENT,
+            content,
+            compressions[index % compressions.length],
+            await subject.another(),
+          ),
+      ),
+    );
+    const keys = (await keysOf(subject.store)).filter((key) => key.includes(SEGMENT));
+    assert.ok(keys.length >= 1 && keys.every((key) => key.startsWith(KEY)), keys.join());
+  },
+);
+
+onEveryStore(
+  "create-only: a claim that a killed archiver left lets the same file through, and no other",
+  async (subject) => {
+    const { store, archive } = subject;
+    const history = "0000000B.history";
+    const content = text("1\t0/5000000\tno\n");
+    // The archiver dies after its claim: nothing more reaches the store.
+    const dying = altered(await subject.another(), {
+      async put(key, body, options) {
+        if (key.includes("/wals/")) throw new StoreError("unreachable", "The archiver was killed");
+        await store.put(key, body, options);
+      },
+    });
+    await assert.rejects(archive(history, content, "gzip", dying), /was killed/);
+    await assert.rejects(
+      archive(history, text("1\t0/6000000\tno\n"), "zstd"),
+      (error) =>
+        error instanceof WalConflictError && /is being archived \(.*wal-claims/.test(error.message),
+    );
+    assert.equal((await archive(history, content, "zstd")).outcome, "stored");
+    assert.deepEqual(await keysOf(store), [`${layout.wal(history)}.zst`]);
+  },
+);
+
 onEveryStore("create-only: 16 archivers with the same content all succeed", async (subject) => {
   const content = walSegment(SEGMENT);
   const outcomes = await Promise.all(
@@ -181,6 +261,7 @@ onEveryStore("create-only: requests of a push", async (subject) => {
     );
   };
   await subject.archive(SEGMENT, walSegment(SEGMENT), "zstd", store);
+  await settle(subject.store, layout);
   const next = "000000010000000A00000003";
   const again = (compression: CompressionName) =>
     requests(subject.archive(next, walSegment(next), compression, store));
@@ -190,10 +271,15 @@ onEveryStore("create-only: requests of a push", async (subject) => {
   // Another compression for the first time is recorded, and looked for from then on.
   assert.deepEqual(await again("lz4"), { get: 2, put: 1, list: 1 });
   assert.deepEqual(await again("lz4"), { get: 2, list: 1 });
+  // With several in use a new file is claimed first.
+  await settle(subject.store, layout);
+  const third = "000000010000000A00000004";
+  assert.deepEqual(await requests(subject.archive(third, walSegment(third), "lz4", store)), {
+    ...{ get: 1, list: 2, put: 2, deleteMany: 2 },
+  });
   const history = text("1\t0/5000000\tno\n");
   assert.deepEqual(await requests(subject.archive("00000002.history", history, null, store)), {
-    list: 1,
-    put: 1,
+    ...{ list: 2, put: 2, deleteMany: 2 },
   });
 });
 

@@ -37,7 +37,9 @@ Deno.test("identity: the first segment makes the archive its cluster's, another 
     assert.equal((await push("00000002.history", walBytes(41))).code, 0);
     assert.deepEqual(await keysOf(local.store), ["main/wals/00000002.history"]);
     assert.equal((await push(FIRST, {}, "--zstd")).code, 0);
-    assert.deepEqual(await identityOf(local), {
+    const { since, ...identity } = await identityOf(local);
+    assert.ok(since !== null && Math.abs(Date.now() - since.getTime()) < 60_000);
+    assert.deepEqual(identity, {
       systemIdentifier: SYSTEM_IDENTIFIER,
       magic: 0xd118,
       suffixes: [".zst"],
@@ -49,7 +51,7 @@ Deno.test("identity: the first segment makes the archive its cluster's, another 
       assert.equal(code, 4);
       assert.match(
         log,
-        /^ERROR: Refused: the archive of main belongs to the cluster with system identifier 7600000000000000001 \(PostgreSQL 18\) \(by main\/wal-identity.json\), and this WAL is of .*Use another SERVER_NAME.*delete main\/wal-identity.json$/,
+        /^ERROR: Refused: the archive of main belongs to the cluster with system identifier 7600000000000000001 \(PostgreSQL 18\) \(by main\/wal-identity.json\), and this WAL is of .*Use another SERVER_NAME; or, .* run this command once by hand with --new-cluster, and take a base backup$/,
       );
     }
     assert.deepEqual(await keysOf(local.store), before);
@@ -96,9 +98,37 @@ Deno.test("identity: an archive with nothing left in it goes to the next cluster
     assert.equal((await runIn(check, [local.url, "main"])).code, 0);
     const { code, log } = await push(FIRST, { systemIdentifier: OTHER }, "--lz4");
     assert.equal(code, 0, log);
-    assert.match(log, /^WARNING: .* is empty: it now belongs to 7600000000000000002/);
+    assert.match(log, /^WARNING: .* is empty: it now belongs to .*7600000000000000002/);
     assert.deepEqual((await identityOf(local)).suffixes, [".lz4"]);
     assert.equal((await push(SECOND)).code, 4);
+  }));
+
+Deno.test("identity: after pg_upgrade the archive goes on with --new-cluster, said once", () =>
+  withLocalStore(async (local) => {
+    const push = archiver(local);
+    // The old cluster had come to timeline 5; the upgraded one begins with 1 again, after the old one's WAL.
+    assert.equal((await push("000000050000000000000007", { magic: 0xd116 }, "--gzip")).code, 0);
+    const upgraded = { systemIdentifier: OTHER };
+    const name = "000000010000000000000008";
+    const refused = await push(name, upgraded, "--zstd");
+    assert.equal(refused.code, 4);
+    assert.match(refused.log, /\(PostgreSQL 17\).*\(PostgreSQL 18\)/);
+    const { code, log } = await push(name, upgraded, "--zstd", "--new-cluster");
+    assert.equal(code, 0, log);
+    assert.match(
+      log,
+      /^WARNING: .*: it now belongs to the cluster with system identifier \d+ \(PostgreSQL 18\)/,
+    );
+    const { systemIdentifier, magic, suffixes } = await identityOf(local);
+    assert.deepEqual([systemIdentifier, magic, suffixes], [OTHER, 0xd118, [".gz", ".zst"]]);
+    // From then on it is as always, and the old cluster is the wrong one.
+    assert.equal((await push("000000010000000000000009", upgraded, "--zstd")).code, 0);
+    assert.equal((await push("000000050000000000000008", { magic: 0xd116 }, "--gzip")).code, 4);
+    // Also where nothing was recorded, but the newest segment tells.
+    await local.store.deleteMany([local.layout.identity]);
+    assert.equal((await push("00000001000000000000000A", upgraded)).code, 4);
+    assert.equal((await push("00000001000000000000000A", upgraded, "--new-cluster")).code, 0);
+    assert.equal((await push("00000001000000000000000B", upgraded)).code, 0);
   }));
 
 Deno.test("identity: one that can't be understood stops nobody", () =>
