@@ -1,6 +1,6 @@
 /** `barman-cloud-restore`: bring a base backup back. */
 import { type CommandContext, defineCommand } from "../cli/command.ts";
-import { COMMON, SOURCE } from "../cli/common_options.ts";
+import { COMMON, OUR_OUTPUT_FORMAT, SOURCE } from "../cli/common_options.ts";
 import { CommandError, EXIT, type ExitCode } from "../cli/exit_codes.ts";
 import { append, flag, OptionValueError, positional, value } from "../cli/options.ts";
 import { integer } from "../cli/values.ts";
@@ -92,6 +92,7 @@ export const command = defineCommand(
           "mount them, and end; then restore again without this",
         { ours: true },
       ),
+      ...OUR_OUTPUT_FORMAT,
     ],
     examples: [
       [

@@ -1,16 +1,23 @@
 /** The part of `restore` that is for backups made of disk snapshots. */
 import type { BackupInfo } from "../backup/backup_info.ts";
+import type { PyDict, PyValue } from "../backup/python_literal.ts";
 import type { SnapshotsInfo } from "../backup/snapshots_info.ts";
 import type { CommandContext } from "../cli/command.ts";
-import type { CommonValues } from "../cli/common_options.ts";
+import { type CommonValues, formatOf } from "../cli/common_options.ts";
+import { pythonJson } from "../cli/json.ts";
 import { RestoreError } from "../restore/restore_error.ts";
 import { localHost } from "../snapshots/host.ts";
-import { createVolumes, mountCommands, restoreFromSnapshots } from "../snapshots/restore.ts";
+import {
+  type CreatedDisk,
+  createVolumes,
+  mountCommands,
+  restoreFromSnapshots,
+} from "../snapshots/restore.ts";
 import type { OpenedServer } from "./open_store.ts";
 import { type SnapshotPlace, snapshotsOfInfo } from "./snapshots.ts";
 
 export interface SnapshotArguments {
-  readonly values: CommonValues;
+  readonly values: CommonValues & { readonly format: string | undefined };
   /** `--snapshot-recovery-instance` */
   readonly recoveryInstance: string | undefined;
   /** `--create-volumes` */
@@ -60,7 +67,8 @@ export async function restoreSnapshots(
       return await restoreFromSnapshots({ ...job, store, layout, recoveryDir });
     }
     const created = await createVolumes(job, suffixOf(context.now()));
-    for (const line of mountCommands(created)) stdout(`${line}\n`);
+    if (formatOf(values) === "json") stdout(`${pythonJson(volumesJson(created))}\n`);
+    else for (const line of mountCommands(created)) stdout(`${line}\n`);
     log.warning(
       "The disks are attached and not mounted yet: mount them with the commands on standard output, then run the " +
         "same restore without --create-volumes",
@@ -68,6 +76,25 @@ export async function restoreSnapshots(
   } finally {
     provider.close();
   }
+}
+
+/** docs/json.md describes it. */
+function volumesJson(created: readonly CreatedDisk[]): PyDict {
+  return new Map<PyValue, PyValue>([
+    [
+      "volumes",
+      created.map(({ snapshot, disk, device, mountPoint, mountOptions }) =>
+        new Map<PyValue, PyValue>([
+          ["snapshot", snapshot],
+          ["volume", disk.id],
+          ["device", device],
+          ["mount_point", mountPoint],
+          ["mount_options", mountOptions],
+        ])
+      ),
+    ],
+    ["mount_commands", mountCommands(created)],
+  ]);
 }
 
 function missingOptions(

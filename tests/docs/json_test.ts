@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { command as cleanup } from "../../lib/commands/cleanup.ts";
+import { COMMANDS } from "../../lib/cli/commands.ts";
 import { command as deleteCommand } from "../../lib/commands/backup_delete.ts";
 import { command as keep } from "../../lib/commands/backup_keep.ts";
 import { command as verify } from "../../lib/commands/backup_verify.ts";
@@ -134,6 +135,18 @@ Deno.test("fields of backups: every one is documented, and shown by some backup"
   assert.deepEqual(fields.map(({ name }) => name).filter((name) => !seen.has(name)), []);
 });
 
+Deno.test("each command's document is told, or that it prints nothing", async () => {
+  const [, silent = ""] = /\nThe other commands \(([^)]*)\)/.exec(DOCUMENT) ?? [];
+  const never = [...silent.replace(/and `backup-keep`[^]*/, "").matchAll(/`([a-z-]+)`/g)]
+    .map(([, name]) => name);
+  const told = [...DOCUMENT.matchAll(/^\| `([a-z-]+)[ `]/gm)].map(([, name]) => name);
+  for (const { name, load } of COMMANDS) {
+    const { command } = await load();
+    const hasFormat = command.options.some(({ flags }) => flags.includes("--format"));
+    assert.deepEqual([told.includes(name), never.includes(name)], [hasFormat, !hasFormat], name);
+  }
+});
+
 Deno.test("who reads which field of a backup is what the replay of callers reads", () => {
   const fields = documented("backup-list and backup-show");
   const readers = { C: CLOUDNATIVE_PG_FIELDS, F: POSTGRES_FLEX_FIELDS } as const;
@@ -163,6 +176,7 @@ Deno.test("examples are JSON of the documented type", () => {
       "wal-verify: GAP",
       "wal-verify: DUPLICATE",
       "cleanup",
+      "restore",
     ]
   ) {
     for (const { name, type, example } of documented(heading)) {

@@ -358,11 +358,24 @@ Deno.test({
     execFileSync("cp", ["-a", join(copy, "tbs"), tbs]);
     execFileSync("rm", ["-f", join(server.dataDirectory, "postmaster.pid")]);
     const onto = ["--snapshot-recovery-instance", "db2"];
-    assert.equal(
-      (await scene.run("restore", [...onto, "--create-volumes"], ["last", server.dataDirectory]))
-        .code,
-      0,
+    const made = await scene.run(
+      "restore",
+      [...onto, "--create-volumes", "--format", "json"],
+      ["last", server.dataDirectory],
     );
+    assert.equal(made.code, 0, made.stderr);
+    const { volumes, mount_commands: mountCommands, ...more } = JSON.parse(made.stdout);
+    assert.deepEqual(more, {});
+    assert.equal(mountCommands.length, 4);
+    assert.deepEqual(
+      volumes.map((volume: Record<string, unknown>) => volume["mount_point"]),
+      [...scene.mounts.values()].map(([mountPoint]) => mountPoint),
+    );
+    for (const volume of volumes) {
+      const { snapshot, volume: id, device, mount_options: options, ...rest } = volume;
+      assert.match(`${snapshot} ${id} ${device} ${options}`, /^snap-\w+ vol-\w+ \/dev\/\S+ rw\S*$/);
+      assert.deepEqual(Object.keys(rest), ["mount_point"]);
+    }
     const restored = await scene.run("restore", onto, ["last", server.dataDirectory]);
     assert.equal(restored.code, 0, restored.stderr);
     const again = await host.startRestored(server.dataDirectory, { major: 17 });
