@@ -32,6 +32,8 @@ Deno.test.afterAll(async () => {
 interface Subject {
   readonly url: string;
   readonly options: readonly string[];
+  /** Of somebody who may do everything: the server's archiver. */
+  readonly owner: Readonly<Record<string, string>>;
   /** The environment of somebody who is allowed just this; words of the documentation. */
   as(permissions: readonly string[]): Promise<Record<string, string>>;
 }
@@ -56,6 +58,7 @@ Deno.test({
       await story(await documented("Amazon S3", /`(s3:\w+)`/g), {
         url: `s3://${bucket}/pg`,
         options: ["--endpoint-url", s3.endpoint],
+        owner: s3.env,
         async as(permissions) {
           const statement = {
             Effect: "Allow",
@@ -90,6 +93,7 @@ Deno.test({
     await story(await documented("Azure Blob Storage", names), {
       url: `${azure.url}/${containerName}/pg`,
       options: ["--cloud-provider", "azure-blob-storage"],
+      owner: azure.env,
       as(permissions) {
         const allowed = new ContainerSASPermissions();
         for (const name of permissions) Object.assign(allowed, { [name]: true });
@@ -106,7 +110,7 @@ Deno.test({
 
 async function story(
   permissions: ReadonlyMap<string, readonly string[]>,
-  { url, options, as }: Subject,
+  { url, options, owner, as }: Subject,
   { nothing, onlyWriting }: {
     readonly nothing: readonly string[];
     readonly onlyWriting: readonly string[] | null;
@@ -122,31 +126,42 @@ async function story(
     command: string,
     words: readonly string[],
     positionals: readonly string[],
+    name = "main",
   ) =>
-    runProgram(executable, [command, ...options, ...words, url, "main", ...positionals], {
+    runProgram(executable, [command, ...options, ...words, url, name, ...positionals], {
       ...(user ?? {}),
       cwd: directory,
       env: { AWS_MAX_ATTEMPTS: "1", ...env },
     });
   /** The command with what the documentation says for it. */
-  const ok = async (command: string, words: string[] = [], positionals: string[] = []) => {
+  const ok = async (
+    command: string,
+    words: string[] = [],
+    positionals: string[] = [],
+    name = "main",
+  ) => {
     const allowed = permissions.get(command) ?? [];
     assert.ok(allowed.length > 0, `${command} is not documented`);
-    const { code, stderr } = await run(await as(allowed), command, words, positionals);
+    const { code, stderr } = await run(await as(allowed), command, words, positionals, name);
     assert.deepEqual([code, stderr], [0, ""], `${command}, allowed ${allowed.join(", ")}`);
   };
   try {
+    const variables = Object.entries(owner).filter(([name]) => !name.startsWith("TEST_"));
+    const archiver = ["env", ...variables.map(([name, value]) => `${name}='${value}'`), executable];
     await using server = await startPostgres({
-      settings: { archive_mode: "on", archive_command: "/bin/true" },
+      settings: {
+        archive_mode: "on",
+        archive_command: [...archiver, "wal-archive", ...options, url, "main", "%p"].join(" "),
+      },
     });
+    await ok("check-wal-archive");
     const refused = await run(await as(nothing), "backup-list", [], []);
     assert.equal(refused.code, 4, "nothing is allowed yet");
     const name = await archiveCurrentSegment(server);
     const segment = join(server.dataDirectory, "pg_wal", name);
-    await ok("check-wal-archive");
-    await ok("wal-archive", ["--gzip", "--tag", "a,b"], [segment]);
-    // As after a crash of the server.
-    await ok("wal-archive", ["--gzip", "--tag", "a,b"], [segment]);
+    for (const _ of ["first", "again, as after a crash of the server"]) {
+      await ok("wal-archive", ["--gzip", "--tag", "a,b"], [segment], "other");
+    }
     const backup = ["--immediate-checkpoint", "-d", server.conninfo(), "--tag", "a,b"];
     await ok("backup", [...backup, "--name", "one"]);
     await ok("backup", [...backup, "--name", "two"]);
@@ -162,16 +177,16 @@ async function story(
     if (onlyWriting !== null) {
       const writer = await as(onlyWriting);
       const next = join(server.dataDirectory, "pg_wal", await archiveCurrentSegment(server));
-      const first = await run(writer, "wal-archive", [], [next]);
+      const first = await run(writer, "wal-archive", [], [next], "third");
       assert.equal(first.code, 0, first.stderr);
       assert.match(
         first.stderr,
         /WARNING: Cannot check whether the archive belongs to this cluster/,
       );
-      const second = await run(writer, "wal-archive", [], [next]);
+      const second = await run(writer, "wal-archive", [], [next], "third");
       assert.equal(second.code, 4);
       assert.match(second.stderr, /can't be told without permission to read/);
-      assert.equal((await run(writer, "wal-archive", ["--overwrite"], [next])).code, 0);
+      assert.equal((await run(writer, "wal-archive", ["--overwrite"], [next], "third")).code, 0);
     }
 
     const reader = await as(permissions.get("restore") ?? []);
