@@ -13,6 +13,7 @@ import { ensureDebianPackages } from "./servers/debian_packages.ts";
 import { ensureBarman, versionOf } from "./servers/barman.ts";
 import { startAzuriteForTests } from "./servers/azurite.ts";
 import { ensureFakeGcsServer, FAKE_GCS_SERVER_MISSING } from "./servers/fake_gcs_server.ts";
+import { ensureMoto, MOTO_MISSING } from "./servers/moto.ts";
 import { startS3ForTests } from "./servers/s3_for_tests.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
@@ -55,6 +56,12 @@ if ("missing" in gcs) {
   tell(`no fake-gcs-server: ${gcs.missing}`);
   env[FAKE_GCS_SERVER_MISSING] = gcs.missing;
 } else tell(`fake-gcs-server at ${gcs.path}`);
+
+const moto = await ensureMoto(tell);
+if ("missing" in moto) {
+  tell(`no moto: ${moto.missing}`);
+  env[MOTO_MISSING] = moto.missing;
+}
 
 const s3 = await startS3ForTests();
 if (s3 !== null) {

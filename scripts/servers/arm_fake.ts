@@ -65,7 +65,8 @@ export const TOKEN = "token-of-the-managed-identity";
 interface Operation {
   readonly behaviour: ArmBehaviour;
   looks: number;
-  readonly finish: () => void;
+  /** Called when it is over, once. */
+  finish: () => void;
   readonly isDelete: boolean;
 }
 
@@ -331,9 +332,12 @@ function lookAt(
   const operation = operations.get(id);
   if (operation === undefined) throw new Refused(404, "NotFound", "No such operation.");
   operation.looks++;
-  const { behaviour, looks, finish, isDelete } = operation;
+  const { behaviour, looks, isDelete } = operation;
   const isDone = looks >= (behaviour.looks ?? 1);
-  if (isDone) finish();
+  if (isDone) {
+    operation.finish();
+    operation.finish = () => {};
+  }
   if (behaviour.retryAfter !== undefined) response.setHeader("retry-after", behaviour.retryAfter);
   if (url.searchParams.get("monitor") === "true") {
     if (!isDone) return send(response, 202, undefined);

@@ -71,14 +71,15 @@ export interface ComputeFake extends AsyncDisposable {
 
 const PROJECT = "my-project";
 const ZONE = "europe-west1-b";
-const TOKEN = "token-of-the-service-account";
+export const TOKEN = "token-of-the-service-account";
 
 interface Operation {
   readonly id: string;
   readonly scope: string;
   readonly behaviour: ComputeBehaviour;
   looks: number;
-  readonly finish: () => void;
+  /** Called when it is over, once. */
+  finish: () => void;
   readonly operationType: string;
 }
 
@@ -193,8 +194,10 @@ async function serve(
     const operation = state.operations.get(name);
     if (operation === undefined || operation.scope !== scope) throw notFound(path);
     operation.looks++;
-    const { looks, behaviour, finish } = operation;
-    if (looks >= (behaviour.looks ?? 1)) finish();
+    if (operation.looks >= (operation.behaviour.looks ?? 1)) {
+      operation.finish();
+      operation.finish = () => {};
+    }
     return send(response, 200, described(fake, operation));
   }
   fake.calls.push({ method, path, body });

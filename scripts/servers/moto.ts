@@ -14,10 +14,15 @@ const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const VERSION = "5.2.5";
 const START_TIMEOUT_MS = 60_000;
 
+/** Holds why it can't be had, when whoever started this process has tried already. */
+export const MOTO_MISSING = "TEST_MOTO_MISSING";
+
 /** @returns the path of its program, or why it can't be had */
 export async function ensureMoto(
   tell: (text: string) => void,
 ): Promise<{ readonly path: string } | { readonly missing: string }> {
+  const tried = Deno.env.get(MOTO_MISSING);
+  if (tried) return { missing: tried };
   const python = await newestPython();
   if (python === null) return { missing: "there is no python3 with venv" };
   const directory = join(ROOT, ".cache", `moto-${VERSION}-python${python.version}`);
