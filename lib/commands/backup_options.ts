@@ -236,14 +236,6 @@ export function checkCombinations(values: BackupValues): void {
       "--aws-snapshot-lock-cool-off-period is for compliance mode: leave it out with governance",
     );
   }
-  if (
-    values.awsSnapshotLockMode !== undefined && values.awsSnapshotLockDuration === undefined &&
-    values.awsSnapshotLockExpirationDate === undefined
-  ) {
-    throw refuse(
-      "A lock needs an end: add --aws-snapshot-lock-duration or --aws-snapshot-lock-expiration-date",
-    );
-  }
   const tags = tagsOf(values) ?? [];
   if (tags.length > MAX_TAGS) {
     throw refuse(`${tags.length} tags are too many: an object can have ${MAX_TAGS}`);
@@ -290,6 +282,12 @@ export function checkSnapshotOptions(values: BackupValues): void {
       ] as const
       : []).map(([flag, it]): [string, unknown] => [flag, it]),
   ];
+  if (provider === "aws-s3" && values.awsSnapshotLockMode !== undefined) {
+    needed.push([
+      "--aws-snapshot-lock-duration (or --aws-snapshot-lock-expiration-date)",
+      values.awsSnapshotLockDuration ?? values.awsSnapshotLockExpirationDate,
+    ]);
+  }
   const missing = needed.filter(([, it]) => it === undefined).map(([flag]) => flag);
   if (missing.length > 0) {
     throw new CommandError(

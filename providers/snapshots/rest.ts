@@ -121,9 +121,19 @@ class Refusal extends Error {
   }
 }
 
-/** Was there no answer that tells whether it was done? */
-export function isLost(error: unknown): boolean {
-  return error instanceof SnapshotError && error.kind === "unreachable";
+/**
+ * A request that makes something whose name is known beforehand.
+ * @param onMade called when it is made, or may be since the answer was lost; not for what was refused
+ */
+export async function making<T>(onMade: () => void, request: () => Promise<T>): Promise<T> {
+  try {
+    const answer = await request();
+    onMade();
+    return answer;
+  } catch (error) {
+    if (error instanceof SnapshotError && error.kind === "unreachable") onMade();
+    throw error;
+  }
 }
 
 /** The HTTP status that an error tells of; undefined when there was no answer. */

@@ -1,6 +1,6 @@
 /** Waiting for what a cloud does in the background. */
 import { setTimeout as timer } from "node:timers/promises";
-import { SnapshotError } from "./provider.ts";
+import { SnapshotError, type TakeOptions } from "./provider.ts";
 
 /** Pauses between two looks, in milliseconds: short at first, since small disks are quick. */
 export interface Pauses {
@@ -10,6 +10,18 @@ export interface Pauses {
 
 /** The longest is Barman's for EBS. */
 export const PAUSES: Pauses = { first: 1000, longest: 15_000 };
+
+/** Keeps how far each snapshot is, and tells of all when one moves. */
+export function progressOf(
+  snapshots: readonly string[],
+  onProgress: TakeOptions["onProgress"],
+): (name: string, percent: number) => void {
+  const known = new Map<string, number | null>(snapshots.map((name) => [name, null]));
+  return (name, percent) => {
+    known.set(name, percent);
+    onProgress([...known].map(([name, percent]) => ({ name, percent })));
+  };
+}
 
 /** What to say of snapshots that are not complete after the limit. */
 export function tooLate(

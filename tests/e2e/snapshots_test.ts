@@ -395,7 +395,7 @@ Deno.test({
     const lock = ["--aws-snapshot-lock-mode", "compliance"];
     const refused = await scene.backup([...lock, "--aws-snapshot-lock-cool-off-period=1"]);
     assert.equal(refused.code, 4);
-    assert.match(refused.stderr, /A lock needs an end/);
+    assert.match(refused.stderr, /Snapshots need more options: --aws-snapshot-lock-duration \(or/);
     const done = await scene.backup([
       ...[...lock, "--aws-snapshot-lock-cool-off-period", "24"],
       ...["--aws-snapshot-lock-expiration-date", "2031-02-03T04:05:06.123456Z"],

@@ -8,8 +8,8 @@ import {
   type SnapshotRequest,
   type TakeOptions,
 } from "../provider.ts";
-import { isLost, listOf, numberAt, recordOf, statusOf, textAt } from "../rest.ts";
-import { allSettled, lookUntil, tooLate } from "../waiting.ts";
+import { listOf, making, numberAt, recordOf, statusOf, textAt } from "../rest.ts";
+import { allSettled, lookUntil, progressOf, tooLate } from "../waiting.ts";
 import { createAzureDisks } from "./disks.ts";
 import { type AzureOptions, type AzureSession, openAzureSession } from "./session.ts";
 
@@ -143,39 +143,30 @@ async function takeSnapshots(
   requests: readonly SnapshotRequest[],
   options: TakeOptions,
 ): Promise<void> {
-  const { signal, onProgress } = options;
+  const { signal } = options;
   const tags = azureTags(options.tags, options.onWarning);
-  const limit = {
-    ms: options.limit.ms,
-    message: tooLate(options.limit, requests.map(({ name }) => name)),
-  };
-  const progress = new Map<string, number | null>(requests.map(({ name }) => [name, null]));
-  const tell = (name: string, percent: number) => {
-    progress.set(name, percent);
-    onProgress([...progress].map(([name, percent]) => ({ name, percent })));
-  };
+  const names = requests.map(({ name }) => name);
+  const limit = { ms: options.limit.ms, message: tooLate(options.limit, names) };
+  const tell = progressOf(names, options.onProgress);
   const begun = await allSettled(requests, async ({ disk, name }) => {
     const source = instance.disks.find(({ id }) => id === disk.id);
     if (source === undefined) throw new SnapshotError("failed", `No disk ${disk.id}`);
-    const known = () => options.onCreated(disk, identifiersOf(source, name));
+    const made = () => options.onCreated(disk, identifiersOf(source, name));
     const call = { action: `create snapshot ${name} of disk ${disk.id}`, signal, limit };
     const resource = `${session.compute}/snapshots/${encodeURIComponent(name)}`;
-    try {
-      const answer = await session.begin({ ...call, whole: true }, "PUT", resource, {
-        location: source.identifiers.get("location"),
-        ...(tags === undefined ? {} : { tags }),
-        properties: {
-          incremental: true,
-          creationData: { createOption: "Copy", sourceResourceId: source.resource },
-        },
-      });
-      known();
-      return { call, name, resource, answer };
-    } catch (error) {
-      // The name is enough to delete it by.
-      if (isLost(error)) known();
-      throw error;
-    }
+    const answer = await making(
+      made,
+      () =>
+        session.begin({ ...call, whole: true }, "PUT", resource, {
+          location: source.identifiers.get("location"),
+          ...(tags === undefined ? {} : { tags }),
+          properties: {
+            incremental: true,
+            creationData: { createOption: "Copy", sourceResourceId: source.resource },
+          },
+        }),
+    );
+    return { call, name, resource, answer };
   });
   await allSettled(begun, async ({ call, name, resource, answer }) => {
     const watch = (percent: number) => tell(name, Math.min(99, percent));

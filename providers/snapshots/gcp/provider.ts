@@ -8,8 +8,8 @@ import {
   type SnapshotRequest,
   type TakeOptions,
 } from "../provider.ts";
-import { isLost, listOf, numberAt, recordOf, textAt } from "../rest.ts";
-import { allSettled, lookUntil, tooLate } from "../waiting.ts";
+import { listOf, making, numberAt, recordOf, textAt } from "../rest.ts";
+import { allSettled, lookUntil, progressOf, tooLate } from "../waiting.ts";
 import { createGcpDisks } from "./disks.ts";
 import { labelsOf } from "./labels.ts";
 import { type GcpOptions, type GcpSession, openGcpSession } from "./session.ts";
@@ -136,43 +136,34 @@ async function takeSnapshots(
   requests: readonly SnapshotRequest[],
   options: TakeOptions,
 ): Promise<void> {
-  const { signal, onWarning, onProgress } = options;
+  const { signal, onWarning } = options;
   const { project } = instance;
   const scope = `projects/${project}/global`;
   const labels = labelsOf(options.tags, onWarning);
-  const limit = {
-    ms: options.limit.ms,
-    message: tooLate(options.limit, requests.map(({ name }) => name)),
-  };
-  const progress = new Map<string, number | null>(requests.map(({ name }) => [name, null]));
-  const tell = (name: string, percent: number) => {
-    progress.set(name, percent);
-    onProgress([...progress].map(([name, percent]) => ({ name, percent })));
-  };
+  const names = requests.map(({ name }) => name);
+  const limit = { ms: options.limit.ms, message: tooLate(options.limit, names) };
+  const tell = progressOf(names, options.onProgress);
   const begun = await allSettled(requests, async ({ disk, name }) => {
     const source = instance.disks.find(({ id }) => id === disk.id);
     if (source === undefined) throw new SnapshotError("failed", `No disk ${disk.id}`);
-    const known = () => options.onCreated(disk, identifiersOf(source, name, project));
+    const made = () => options.onCreated(disk, identifiersOf(source, name, project));
     const call = { action: `create snapshot ${name} of disk ${disk.id}`, signal };
-    const body = { name, sourceDisk: source.path, description: options.description };
-    const insert = (body: unknown) =>
-      session.begin({ ...call, whole: true }, "POST", `${scope}/snapshots`, {}, body);
-    try {
-      const operation = labels === undefined
-        ? await insert(body)
-        : await insert({ ...body, labels }).catch((error: unknown) => {
-          // Barman sets no labels, so that credentials that were made for it may not.
-          if (!(error instanceof SnapshotError) || error.kind !== "denied") throw error;
-          onWarning(`${error.message}; trying without labels`);
-          return insert(body);
-        });
-      known();
-      return { call, name, operation };
-    } catch (error) {
-      // The name is enough to delete it by.
-      if (isLost(error)) known();
-      throw error;
-    }
+    const insert = (labels: Readonly<Record<string, string>> | undefined) =>
+      session.begin({ ...call, whole: true }, "POST", `${scope}/snapshots`, {}, {
+        name,
+        sourceDisk: source.path,
+        description: options.description,
+        ...(labels === undefined ? {} : { labels }),
+      });
+    const operation = await making(made, () =>
+      insert(labels).catch((error: unknown) => {
+        // Barman sets no labels, so that credentials that were made for it may not.
+        const denied = error instanceof SnapshotError && error.kind === "denied";
+        if (!denied || labels === undefined) throw error;
+        onWarning(`${error.message}; trying without labels`);
+        return insert(undefined);
+      }));
+    return { call, name, operation };
   });
   await allSettled(begun, async ({ call, name, operation }) => {
     await session.finish(call, scope, operation, {

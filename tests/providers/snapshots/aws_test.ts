@@ -201,6 +201,26 @@ Deno.test("credentials that may not use CreateSnapshots: one by one, and it is s
   assert.match(told.notices.join(), /one point are not possible here.*CreateSnapshots/);
 });
 
+Deno.test("one of two that is refused: the other was told", async () => {
+  await using fake = await startEc2Fake();
+  database(fake);
+  fake.denied.add("CreateSnapshots");
+  fake.mishaps.set("CreateSnapshot", [{ status: 400, code: "SnapshotLimitExceeded" }]);
+  using opened = await open(fake);
+  const instance = await opened.provider.findInstance("db1", never);
+  const told = recorder();
+  await rejects(
+    instance.takeSnapshots(requestsFor(instance.disks, "1", "2"), told.options),
+    "failed",
+    /Cannot create a snapshot of volume vol-\w+ .*SnapshotLimitExceeded/,
+  );
+  assert.deepEqual(
+    [...told.created.values()].map((identifiers) => identifiers.get("snapshot_id")),
+    [...fake.snapshots.keys()],
+  );
+  assert.equal(told.created.size, 1);
+});
+
 Deno.test("without the right to tag afterwards, snapshots of one call have no name of their own", async () => {
   await using fake = await startEc2Fake();
   database(fake);
