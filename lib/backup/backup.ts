@@ -4,7 +4,7 @@ import type { ObjectStore, Tags } from "../../providers/object_store.ts";
 import type { CompressionName } from "../compression/table.ts";
 import type { ServerLayout } from "../layout.ts";
 import type { ProgressListener } from "../progress.ts";
-import { spanOf, spanText, waitForWal } from "../wal/presence.ts";
+import { spanOf } from "../wal/presence.ts";
 import { archiveExtension } from "./archive_writer.ts";
 import { BackupError, reasonOf } from "./backup_error.ts";
 import { newBackupId } from "./backup_id.ts";
@@ -33,6 +33,7 @@ import {
   stopped,
 } from "./steps.ts";
 import type { Timestamp } from "./timestamp.ts";
+import { awaitWalOfBackup, judgeMissingWal, type WalChecks } from "./wal_of_backup.ts";
 import { createPartUploader, type PartUploader, type UploadedObject } from "./upload.ts";
 
 /** What a backup needs of the server. All on one session: a backup ends with the session that began it. */
@@ -95,15 +96,11 @@ export interface StopOptions {
 }
 
 /** What a backup proves of itself before it says DONE. */
-export interface BackupChecks {
+export interface BackupChecks extends WalChecks {
   /** What becomes of a backup in which pages are damaged: `fail` makes it FAILED, after all of it was stored. */
   readonly pages: "off" | "warn" | "fail";
   /** How the manifest sums up files; null for no manifest. */
   readonly manifest: ManifestChecksum | null;
-  /** What becomes of a backup whose WAL is not in this store's archive. */
-  readonly wal: "off" | "warn" | "fail";
-  /** Seconds to wait for that WAL; 0 for one look. */
-  readonly walTimeout: number;
 }
 
 export interface BackupOptions {
@@ -225,25 +222,11 @@ async function prove(
   segmentSize: number,
   archives: readonly UploadedObject[],
   recorder: Recorder,
-  { store, layout, signal, checks, onWarning, onNotice, onProgress }: BackupOptions,
+  options: BackupOptions,
 ): Promise<void> {
+  const { layout, checks, onWarning } = options;
   const span = spanOf(range.start, range.end, range.timeline, segmentSize);
-  const missing = checks.wal === "off" ? null : await waitForWal(store, layout, span, {
-    timeoutMs: checks.walTimeout * 1000,
-    signal,
-    onWaiting({ segments }) {
-      onNotice(
-        `Waiting up to ${checks.walTimeout} s for the WAL of the backup to be in the archive: ${segments} of ${
-          spanText(span, span)
-        } not there yet`,
-      );
-      onProgress({
-        activity: "waiting for WAL to be in the archive",
-        doneBytes: 0,
-        totalBytes: null,
-      });
-    },
-  });
+  const missing = await awaitWalOfBackup(span, options);
   await recorder.finish(archives, checks.wal === "off" ? null : { missing });
   const { pages, failures } = recorder.pages;
   if (failures > 0) {
@@ -251,18 +234,7 @@ async function prove(
     if (checks.pages === "fail") throw new BackupError("failed", message);
     onWarning(message);
   }
-  if (missing === null) return;
-  const [first] = missing.ranges.items;
-  const message = `The backup needs WAL that is not in ${layout.wals}: ${
-    first === undefined ? "" : spanText(span, first)
-  }${missing.ranges.total > 1 ? " and more" : ""}`;
-  if (checks.wal === "fail") {
-    throw new BackupError("failed", `${message}; see --wal-timeout and whether archiving works`);
-  }
-  onWarning(
-    `${message}; it can be restored only when that WAL is archived there, or if it is archived elsewhere ` +
-      "(--missing-wal ignore)",
-  );
+  judgeMissingWal(missing, span, options);
 }
 
 /** Everything between the id and the last archive. */

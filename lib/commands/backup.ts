@@ -139,16 +139,13 @@ async function backUpServer(
       onNotice: (message: string) => log.info(message),
       onWarning: (message: string) => log.warning(message),
       redact: redactor(context.env),
+      checks: checksOf(values),
     };
     let id: string;
     if (wantsSnapshots(values)) id = await takeSnapshots(values, context, server, options);
     else {
       const { takeBackup } = await import("../backup/backup.ts");
-      id = await takeBackup(server, {
-        ...howToStore(values, context, store),
-        ...options,
-        checks: checksOf(values),
-      });
+      id = await takeBackup(server, { ...howToStore(values, context, store), ...options });
     }
     log.info(`Backup ${id} is complete`);
   } finally {

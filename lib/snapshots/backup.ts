@@ -26,8 +26,10 @@ import {
   started,
   stopped,
 } from "../backup/steps.ts";
+import { awaitWalOfBackup, judgeMissingWal, type WalChecks } from "../backup/wal_of_backup.ts";
 import type { ServerLayout } from "../layout.ts";
 import type { ProgressListener } from "../progress.ts";
+import { spanOf } from "../wal/presence.ts";
 import { type Host, HostError } from "./host.ts";
 import { notCovered, type PlannedDisk, planSnapshots, snapshotNames } from "./plan.ts";
 import { type Left, removeSnapshots } from "./remove.ts";
@@ -48,6 +50,7 @@ export interface SnapshotBackupOptions {
   readonly immediateCheckpoint: boolean;
   /** Seconds to wait for the last WAL to be archived; undefined for no limit. */
   readonly archiveTimeout: number | undefined;
+  readonly checks: WalChecks;
   readonly signal: AbortSignal;
   readonly now: () => Date;
   readonly onStarted: (id: string) => void;
@@ -196,6 +199,8 @@ async function backUp(
     tags: options.tags,
     signal,
   });
+  const span = spanOf(start.lsn, stop.lsn, start.timeline, facts.segmentSize);
+  judgeMissingWal(await awaitWalOfBackup(span, options), span, options);
   const time = seconds((performance.now() - began) / 1000);
   learn({ copyStats: new Map<PyValue, PyValue>([["copy_time", time], ["total_time", time]]) });
 }

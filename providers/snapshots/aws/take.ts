@@ -68,21 +68,27 @@ async function createAll(
 ): Promise<Made[]> {
   const excluded = instance.disks.map(({ id }) => id)
     .filter((id) => requests.every(({ disk }) => disk.id !== id));
+  let isLost = false;
+  // An answer that was lost may have been a success.
+  const watched = <T>(answer: Promise<T>) =>
+    answer.catch((error: unknown) => {
+      isLost ||= error instanceof SnapshotError && error.kind === "unreachable";
+      throw error;
+    });
   try {
     if (requests.length > 1 && excluded.length <= MAX_EXCLUDED) {
-      const together = await createTogether(context, instance, requests, excluded, options);
+      const together = await watched(
+        createTogether(context, instance, requests, excluded, options),
+      );
       if (together !== undefined) return together;
     }
     return await allSettled(requests, async (request) => {
-      const made = await createOne(context, request, options);
+      const made = await watched(createOne(context, request, options));
       known(context, request, made, options);
       return { request, id: made.SnapshotId ?? "" };
     });
   } catch (error) {
-    // An answer that was lost may have been a success.
-    if (error instanceof SnapshotError && error.kind === "unreachable") {
-      await findLost(context, requests, options);
-    }
+    if (isLost) await findLost(context, requests, options);
     throw error;
   }
 }
@@ -278,12 +284,18 @@ async function findLost(
       const request = requests.find(({ disk }) => disk.id === snapshot.VolumeId);
       if (request !== undefined) known(context, request, snapshot, options);
     }
+    // New ones may take a while to be seen.
+    if (Snapshots.length < requests.length) warnOfLost("", options);
   } catch (error) {
-    options.onWarning(
-      `Snapshots may have been made that we don't know of; look for those with the description ` +
-        `"${options.description}": ${error instanceof Error ? error.message : error}`,
-    );
+    warnOfLost(`: ${error instanceof Error ? error.message : error}`, options);
   }
+}
+
+function warnOfLost(reason: string, { onWarning, description }: TakeOptions): void {
+  onWarning(
+    "Snapshots may have been made that we don't know of; look for those with the description " +
+      `"${description}"${reason}`,
+  );
 }
 
 async function lockSnapshot(

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import type { BackupServer } from "../../../lib/backup/backup.ts";
 import { parseBackupInfo } from "../../../lib/backup/backup_info.ts";
 import type { SnapshotsInfo } from "../../../lib/backup/snapshots_info.ts";
+import type { WalChecks } from "../../../lib/backup/wal_of_backup.ts";
 import { parseTimestamp } from "../../../lib/backup/timestamp.ts";
 import type { Logger } from "../../../lib/cli/log.ts";
 import { takeSnapshotBackup } from "../../../lib/snapshots/backup.ts";
@@ -175,7 +176,8 @@ function serverWith(changes: Partial<BackupServer> = {}): BackupServer {
 
 function take(
   { provider, machine, store, log }: Scene,
-  { server = serverWith(), disks = ["pgdata", "tbs"], store: other = store.store }: {
+  { server = serverWith(), disks = ["pgdata", "tbs"], store: other = store.store, wal = "off" }: {
+    readonly wal?: WalChecks["wal"];
     readonly server?: BackupServer;
     readonly disks?: readonly string[];
     readonly store?: ObjectStore;
@@ -193,6 +195,7 @@ function take(
     tags: undefined,
     immediateCheckpoint: true,
     archiveTimeout: undefined,
+    checks: { wal, walTimeout: 0 },
     signal,
     now: () => new Date(2026, 0, 15, 10, 30, clock++),
     onStarted: () => {},
@@ -218,6 +221,18 @@ Deno.test("a backup warns of a tablespace that is on none of its disks", () =>
       scene.lines.join("\n"),
       /WARNING \/srv\/t b s lies on \/srv\/t b s, which is on none/,
     );
+  }));
+
+Deno.test("WAL of the backup that is not in the archive: a warning, or a failure that leaves no snapshots", () =>
+  withScene(async (scene) => {
+    await take(scene, { wal: "warn" });
+    assert.match(scene.lines.join("\n"), /WARNING The backup needs WAL .*000000010000000000000003/);
+    scene.fake.snapshots.clear();
+    await assert.rejects(take(scene, { wal: "fail" }), /needs WAL that is not in/);
+    assert.equal(scene.fake.snapshots.size, 0);
+    await scene.store.addWal("000000010000000000000003.gz");
+    await take(scene, { wal: "fail" });
+    assert.equal((await infoOf(scene)).status, "DONE");
   }));
 
 Deno.test("failures after the snapshots, at each step: none is left and none is recorded", () =>

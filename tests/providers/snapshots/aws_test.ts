@@ -201,11 +201,11 @@ Deno.test("credentials that may not use CreateSnapshots: one by one, and it is s
   assert.match(told.notices.join(), /one point are not possible here.*CreateSnapshots/);
 });
 
-Deno.test("one of two that is refused: the other was told", async () => {
+Deno.test("one of two that is refused: the other is told, though its answer was lost", async () => {
   await using fake = await startEc2Fake();
   database(fake);
   fake.denied.add("CreateSnapshots");
-  fake.mishaps.set("CreateSnapshot", [{ status: 400, code: "SnapshotLimitExceeded" }]);
+  fake.mishaps.set("CreateSnapshot", [{ status: 400, code: "SnapshotLimitExceeded" }, "lost"]);
   using opened = await open(fake);
   const instance = await opened.provider.findInstance("db1", never);
   const told = recorder();
