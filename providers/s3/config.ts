@@ -20,8 +20,8 @@ export interface S3Config {
   readonly credentialsFile: string;
   readonly endpoint: string | undefined;
   readonly region: string | undefined;
-  /** FIPS or dual-stack endpoints are asked for, which the SDK knows. */
-  readonly specialEndpoints: boolean;
+  /** The SDK is asked for, or FIPS or dual-stack endpoints, which it knows. */
+  readonly wantsSdk: boolean;
   readonly forcePathStyle: boolean;
   /** PEM text of the authorities to trust instead of the runtime's. */
   readonly ca: string | undefined;
@@ -80,7 +80,8 @@ export async function readS3Config(options: StoreOptions): Promise<S3Config> {
     credentialsFile,
     endpoint,
     region: env["AWS_REGION"] || env["AWS_DEFAULT_REGION"] || setting("region"),
-    specialEndpoints: isTrue(env["AWS_USE_FIPS_ENDPOINT"] || setting("use_fips_endpoint")) ||
+    wantsSdk: env["BARMAN_CLOUD_S3_CLIENT"] === "sdk" ||
+      isTrue(env["AWS_USE_FIPS_ENDPOINT"] || setting("use_fips_endpoint")) ||
       isTrue(env["AWS_USE_DUALSTACK_ENDPOINT"] || setting("use_dualstack_endpoint")),
     forcePathStyle: style === "path" || (style === "auto" && endpoint !== undefined),
     ca: await certificateAuthorities({

@@ -24,7 +24,7 @@ export function suitsLightApi(bucket: string, config: S3Config, region: string):
   if (!/^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$/.test(bucket) || /--|-s3alias$/.test(bucket)) {
     return false;
   }
-  if (config.specialEndpoints) return false;
+  if (config.wantsSdk) return false;
   if (config.endpoint !== undefined) return !isAmazons(config.endpoint);
   return /^(us|us-gov|eu|ap|ca|sa|af|me|il|mx|cn)-[a-z]+-\d$/.test(region);
 }

@@ -101,4 +101,6 @@ Deno.test("plain requests are for plain names and endpoints", async () => {
   assert.ok(!await suits("my-bucket", "us-east-1", undefined, { AWS_USE_FIPS_ENDPOINT: "true" }));
   const dual = { AWS_USE_DUALSTACK_ENDPOINT: "true" };
   assert.ok(!await suits("my-bucket", "us-east-1", undefined, dual));
+  const sdk = { BARMAN_CLOUD_S3_CLIENT: "sdk" };
+  assert.ok(!await suits("my-bucket", "us-east-1", "http://127.0.0.1:9000", sdk));
 });
