@@ -238,13 +238,13 @@ Deno.test("the signal ends an upload whose source and whose store are both stuck
     const source = async function* () {
       try {
         yield new Uint8Array(1000);
+        setTimeout(() => controller.abort(reason), 20);
         yield await stuck(controller.signal);
       } finally {
         closed = true;
       }
     };
     const reason = new Error("Stopped by SIGTERM");
-    setTimeout(() => controller.abort(reason), 20);
     await assert.rejects(uploader.upload("data", "k", source()), reason);
     await uploader.abort();
     assert(closed);

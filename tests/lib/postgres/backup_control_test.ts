@@ -206,7 +206,8 @@ async function onServer(major: PostgresMajor, t: Deno.TestContext): Promise<void
     // Idle first, and then in a statement that takes as long: the wait for the archiver.
     await new Promise((resolve) => setTimeout(resolve, 2000));
     await pg.query("COPY (SELECT 1) TO PROGRAM 'cat > stuck'");
-    const stopping = stopBackup(session, identity, { timeoutMs: 60_000 });
+    // An archiver that has failed three times takes a minute's rest.
+    const stopping = stopBackup(session, identity, { timeoutMs: 150_000 });
     await new Promise((resolve) => setTimeout(resolve, 2000));
     await pg.query("COPY (SELECT 1) TO PROGRAM 'cat > /dev/null; rm stuck'");
     assert.match((await stopping).label, /LABEL: slow/);

@@ -110,22 +110,22 @@ export const HTTP_CASES: ReadonlyArray<readonly [name: string, run: () => Promis
       response.writeHead(200, { "content-length": "2000000" });
       void (async () => {
         for (let i = 0; i < 10; i++) {
-          await sleep(100);
+          await sleep(150);
           response.write(Buffer.alloc(200_000, i));
         }
         response.end();
       })();
     });
-    await using client = connect({ readTimeout: 400 }, server.url);
+    await using client = connect({ readTimeout: 1000 }, server.url);
     const slow = await client.exchange("GET", "/");
     assert.equal((await collect(slow.body)).length, 2_000_000);
 
     await using quick = await serve(echo);
-    await using reader = connect({ readTimeout: 300 }, quick.url);
+    await using reader = connect({ readTimeout: 1000 }, quick.url);
     const { body } = await reader.exchange("PUT", "/x", pattern(8 * MiB));
     let size = 0;
     for await (const chunk of body) {
-      if (size === 0) await sleep(1000);
+      if (size === 0) await sleep(2000);
       size += chunk.length;
     }
     assert.equal(size, 8 * MiB);
