@@ -19,7 +19,12 @@ import {
 } from "./catalogue.ts";
 import { type BackupDeletion, deletionPlan } from "./deletion_plan.ts";
 import { jsonPrinter, linesPrinter } from "./deletion_print.ts";
-import { type DeletionMark, listDeletionMarks, markDeletion } from "./deletion_mark.ts";
+import {
+  archivesOfMark,
+  type DeletionMark,
+  listDeletionMarks,
+  markDeletion,
+} from "./deletion_mark.ts";
 import { listBase, readKeep, readKeeps } from "./keep.ts";
 import { type RetentionPolicy, retentionReport } from "./retention.ts";
 import { whoNeedsWal } from "./wal_wanted.ts";
@@ -87,9 +92,14 @@ export async function planDeletion(
       );
     }
     const options = { policy, keeps, minimumRedundancy, now };
+    // Those that somebody deletes, or was killed while deleting, may be half gone: they stand for no other backup.
+    const going = await withDeletionMarks(store, listing.deletionMarks, { signal });
+    const whole = catalogue.backups.filter(({ id }) => !going.has(id));
+    const amongWhole = retentionReport(whole, options);
     for (const [id, status] of retentionReport(catalogue.backups, options)) {
-      log.info(`Backup ${id} is ${status}`);
-      if (status === "OBSOLETE") ids.add(id);
+      const verdict = going.has(id) ? status : amongWhole.get(id) ?? status;
+      log.info(`Backup ${id} is ${verdict}${going.has(id) ? ", and was begun to be deleted" : ""}`);
+      if (verdict === "OBSOLETE") ids.add(id);
     }
   }
   const objects = new Map<string, StoredObject[]>();
@@ -106,6 +116,21 @@ export async function planDeletion(
     stopAtStandalone,
     countsDoneOnly: request.kind === "policy",
   });
+}
+
+/** Backups with marks of deletions that were not withdrawn. */
+async function withDeletionMarks(
+  store: ObjectStore,
+  marks: ReadonlyMap<string, readonly string[]>,
+  options: Cancellable,
+): Promise<ReadonlySet<string>> {
+  const ids = new Set<string>();
+  await mapInParallel(marks, CATALOGUE_CONCURRENCY, async ([id, keys]) => {
+    for (const key of keys) {
+      if (await archivesOfMark(store, key, options) !== null) ids.add(id);
+    }
+  });
+  return ids;
 }
 
 /** Without one of them nobody can tell which WAL is still needed. */

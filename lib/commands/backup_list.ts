@@ -47,6 +47,10 @@ export const command = defineCommand({
         const catalogue = await loadBackups(store, layout, listing.ids, { signal });
         warn(catalogue, log);
         await tellUnfinished(catalogue);
+        for (const { id } of catalogue.backups) {
+          if (!listing.deletionMarks.has(id)) continue;
+          log.warning(`Backup ${id} is being deleted, or its deletion did not finish`);
+        }
         stdout(backupTable(catalogue.backups, await readKeeps(store, listing, { signal })));
       } else {
         const catalogue = await loadCatalogue(store, layout, { signal });

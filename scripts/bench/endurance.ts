@@ -3,8 +3,8 @@
  * server through a proxy that breaks every tenth connection, while backups, retention and keeps go on at once and every
  * hundredth process is killed (SIGKILL) at some moment. Meanwhile and at the end it is restored to random times, every
  * row is looked for, every segment between the oldest backup and the newest is looked for, and so are backups that were
- * said to be kept. At the end what the killed processes have left is cleaned up. Not a part of CI; ends with 1 when
- * anything is lost.
+ * said to be kept. At the end what the killed processes have left is cleaned up, and every backup is verified. Not a part
+ * of CI; ends with 1 when anything is lost.
  */
 import { existsSync } from "node:fs";
 import { chmod, chown, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -133,6 +133,13 @@ async function endure(): Promise<void> {
   await restoreAndCompare(primary, confirmed, null);
   await cleanUp(0);
   await checkArchive();
+  for (const { id } of await doneBackups()) {
+    const { code, stdout } = await patiently(() =>
+      run("backup-verify", ["--format", "json"], [id])
+    );
+    count(code === 0 ? "backups verified" : "backups that are damaged");
+    if (code !== 0) wrong(`backup-verify of ${id} ended with ${code}: ${stdout.slice(0, 1000)}`);
+  }
 }
 
 /**

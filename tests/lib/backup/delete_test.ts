@@ -229,6 +229,31 @@ Deno.test("an absent backup is a warning", async () => {
   assert.deepEqual(await temporary.keys(), before);
 });
 
+Deno.test("a backup whose deletion did not finish stands for no other", async () => {
+  const marked = async (state: string) => {
+    const temporary = await archive();
+    const mark = temporary.layout.deletionMark(C, crypto.randomUUID());
+    await temporary.put(mark, JSON.stringify({ state, archives: 1 }));
+    return temporary;
+  };
+  const backups = async (temporary: TemporaryStore) =>
+    (await temporary.keys()).filter((key) => key.endsWith("backup.info"))
+      .map((key) => key.split("/")[2]);
+  // C may be half gone: A and B are the two.
+  await using half = await marked("deleting");
+  await run(half, { policy: "REDUNDANCY 2" });
+  assert.deepEqual(await backups(half), [A, B, C]);
+  // Once it is obsolete by itself its deletion is finished, and the marks go with it.
+  await half.addBackup("20260113T000000", lines(segment(3, 3)));
+  await half.addBackup("20260114T000000", lines(segment(3, 4)));
+  await run(half, { policy: "REDUNDANCY 2" });
+  assert.deepEqual(await backups(half), ["20260113T000000", "20260114T000000"]);
+  assert.ok(!(await half.keys()).some((key) => key.includes("/deletion-")));
+  await using withdrawn = await marked("withdrawn");
+  await run(withdrawn, { policy: "REDUNDANCY 2" });
+  assert.deepEqual(await backups(withdrawn), [B, C]);
+});
+
 Deno.test("a failed backup without WAL goes, and leaves WAL alone", async () => {
   await using temporary = await temporaryStore();
   await temporary.put(temporary.layout.backupInfo(A), "status=FAILED\n");
