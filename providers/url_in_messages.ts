@@ -7,7 +7,9 @@ const SCHEME = /^(?:[^/?#@]*:)?\/\//;
  * stands between a host and a slash is a port.
  */
 export function namesUser(url: string): boolean {
-  return /^(?:[^/?#]*@|[^/?#@:]*:(?!\d*(?:[/?#]|$))[^?#]*@)/.test(url.replace(SCHEME, ""));
+  return /^(?:[^/?#]*@|[^/?#@:]*:(?!\d*(?:[/?#]|$))[^?#]*@|[^?#@]*:\/\/[^?#]*@)/.test(
+    url.replace(SCHEME, ""),
+  );
 }
 
 /** Nobody reads more of it. Characters. */

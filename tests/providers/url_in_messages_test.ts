@@ -12,6 +12,7 @@ Deno.test("credentials in a URL are recognised, ports and paths are not taken fo
     "user:secret@host/x": "host/x",
     "3://u:secret@host": "3://host",
     "//u:secret@host": "//host",
+    "gs://user://secret@bucket/path": "gs://bucket/path",
   };
   for (const [url, shown] of Object.entries(cases)) {
     assert.ok(namesUser(url), url);
