@@ -2,12 +2,12 @@
 import { join } from "node:path";
 import { type BenchCluster, DATASETS } from "./data.ts";
 import { type Figures, measure, runsOr, table } from "./measure.ts";
-import type { BenchContext } from "./setup.ts";
+import type { Bench, BenchContext } from "./setup.ts";
 import { backupTools, type Codec, CODECS } from "./tools.ts";
 
 const RUNS = 3;
 
-export async function backup(context: BenchContext): Promise<string> {
+export const backup: Bench = async (context, partial) => {
   const sections: string[] = [];
   for (const dataset of DATASETS) {
     const cluster = await context.data.cluster(dataset);
@@ -19,10 +19,11 @@ export async function backup(context: BenchContext): Promise<string> {
       const text = sectionOf(cluster, codec, figures);
       context.tell(text);
       sections.push(text);
+      await partial(sections.join("\n"));
     }
   }
   return sections.join("\n");
-}
+};
 
 async function measureBackups(
   context: BenchContext,
@@ -34,7 +35,7 @@ async function measureBackups(
     const few = codec === "bzip2";
     return await measure(places.backups, { runs: few ? 1 : runsOr(RUNS), warmups: few ? 0 : 1 });
   } finally {
-    await (await context.s3()).removeBucket(places.bucket);
+    await (await context.s3()).emptyBucket(places.bucket);
     await Deno.remove(places.directory, { recursive: true });
   }
 }

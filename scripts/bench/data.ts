@@ -34,8 +34,8 @@ export interface BenchData {
 }
 
 const MIB = 1024 ** 2;
-/** About this many bytes in each cluster. */
-const SIZE = 512 * MIB;
+/** About this many bytes in each cluster: `BENCH_SIZE`, in MiB. */
+const SIZE = Number(Deno.env.get("BENCH_SIZE") ?? "512") * MIB;
 /** Segments kept of each. */
 const SEGMENTS = 24;
 

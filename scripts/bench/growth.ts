@@ -7,7 +7,7 @@ import { type BenchCluster, databaseSize, ownedByServer } from "./data.ts";
 import { PICTURES } from "./document.ts";
 import { type Figures, markdownTable, measure, median } from "./measure.ts";
 import { plot } from "./plot.ts";
-import type { BenchContext } from "./setup.ts";
+import type { Bench, BenchContext } from "./setup.ts";
 import { type Codec, connectionOf, flagsOf } from "./tools.ts";
 
 const GIB = 1024 ** 3;
@@ -19,7 +19,7 @@ const LATENCIES = [0, 10, 25, 50];
 /** Numbers of files that the server does not use, for copies of its own ones. */
 const FIRST_NUMBER = 2_000_000_000;
 
-export async function growth(context: BenchContext): Promise<string> {
+export const growth: Bench = async (context, partial) => {
   const cluster = await context.data.cluster("pgbench");
   const sections: string[] = [];
   const section = async (
@@ -60,6 +60,7 @@ export async function growth(context: BenchContext): Promise<string> {
       markdownTable([xTitle, ...heads], rows);
     context.tell(text);
     sections.push(text);
+    await partial(sections.join("\n"));
   };
 
   await section(
@@ -107,7 +108,7 @@ export async function growth(context: BenchContext): Promise<string> {
     "latency",
   );
   return sections.join("\n");
-}
+};
 
 async function pointsOf(
   values: readonly number[],
@@ -147,7 +148,7 @@ async function backUp(
       { runs: 1, warmups: 0 },
     );
   } finally {
-    await s3.removeBucket(bucket);
+    await s3.emptyBucket(bucket);
   }
 }
 

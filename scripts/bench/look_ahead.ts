@@ -46,7 +46,7 @@ export async function lookAhead(context: BenchContext): Promise<string> {
         }
       }
     }
-    await s3.removeBucket(bucket);
+    await s3.emptyBucket(bucket);
     return markdownTable(
       ["store", "files a call", "wal-archive, segments/s", "wal-restore, segments/s"],
       [...rows].map(([title, row]) => [

@@ -1,6 +1,7 @@
 /**
  * `deno task bench [NAME …]`: measures the executable beside its peers, prints the tables, and puts them into
- * docs/benchmarks.md, each between the marks of its name. `BENCH_DATA=DIRECTORY` keeps the clusters for the next time;
+ * docs/benchmarks.md, each between the marks of its name. `BENCH_DATA=DIRECTORY` keeps the clusters for the next time,
+ * `BENCH_SIZE` is theirs in MiB, `BENCH_RUNS` the number of runs;
  * `BARMAN_CLOUD_EXECUTABLE` measures another executable than that of these sources.
  */
 import { stop } from "esbuild";
@@ -12,11 +13,11 @@ import { growth } from "./growth.ts";
 import { lookAhead } from "./look_ahead.ts";
 import { requests } from "./requests.ts";
 import { restore } from "./restore.ts";
-import { type BenchContext, describeSurroundings, openContext } from "./setup.ts";
+import { type Bench, describeSurroundings, openContext } from "./setup.ts";
 import { startup } from "./startup.ts";
 import { walPush } from "./wal_push.ts";
 
-const BENCHES: Readonly<Record<string, (context: BenchContext) => Promise<string>>> = {
+const BENCHES: Readonly<Record<string, Bench>> = {
   startup,
   "wal-push": walPush,
   "look-ahead": lookAhead,
@@ -40,7 +41,7 @@ try {
   await replaceSection("surroundings", await describeSurroundings(context));
   for (const [name, bench] of Object.entries(BENCHES)) {
     if (names.length > 0 && !names.includes(name)) continue;
-    const text = await bench(context);
+    const text = await bench(context, (text) => replaceSection(name, text));
     console.log(text);
     await replaceSection(name, text);
   }

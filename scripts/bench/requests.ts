@@ -46,7 +46,7 @@ export async function requests(context: BenchContext): Promise<string> {
     await count("restore", [], "counted", destination);
     await rm(destination, { recursive: true, force: true });
     await count("backup-delete", ["--backup-id", "before1"]);
-    await s3.removeBucket(bucket);
+    await s3.emptyBucket(bucket);
     return counted;
   };
   const commands = [

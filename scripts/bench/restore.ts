@@ -3,13 +3,13 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { DATASETS } from "./data.ts";
 import { measure, runsOr, table } from "./measure.ts";
-import type { BenchContext } from "./setup.ts";
+import type { Bench } from "./setup.ts";
 import { backupTools, type Codec } from "./tools.ts";
 
 const RUNS = 3;
 const CODECS: readonly Codec[] = ["none", "gzip", "zstd", "lz4"];
 
-export async function restore(context: BenchContext): Promise<string> {
+export const restore: Bench = async (context, partial) => {
   const sections: string[] = [];
   const destination = join(context.data.directory, "restored");
   for (const dataset of DATASETS) {
@@ -25,12 +25,13 @@ export async function restore(context: BenchContext): Promise<string> {
         }**\n\n${table(figures, { bytes: cluster.size })}`;
         context.tell(text);
         sections.push(text);
+        await partial(sections.join("\n"));
       } finally {
-        await (await context.s3()).removeBucket(places.bucket);
+        await (await context.s3()).emptyBucket(places.bucket);
         await rm(places.directory, { recursive: true, force: true });
         await rm(destination, { recursive: true, force: true });
       }
     }
   }
   return sections.join("\n");
-}
+};

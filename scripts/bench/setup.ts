@@ -20,6 +20,11 @@ export interface BenchContext {
   readonly tell: (text: string) => void;
 }
 
+export interface Bench {
+  /** @param partial told what there is so far, since a whole bench may take an hour */
+  (context: BenchContext, partial: (text: string) => Promise<void>): Promise<string>;
+}
+
 export interface Peers {
   /** Directory of the commands of the newest Barman. */
   readonly barman: string | null;
@@ -35,8 +40,8 @@ export interface BenchS3 {
   /** For every tool that speaks S3 as Amazon's do. */
   readonly env: Readonly<Record<string, string>>;
   newBucket(): Promise<string>;
-  /** Remove a bucket with all that is in it. */
-  removeBucket(bucket: string): Promise<void>;
+  /** Remove all that is in a bucket. */
+  emptyBucket(bucket: string): Promise<void>;
 }
 
 export interface OpenContext extends BenchContext {
@@ -105,8 +110,14 @@ async function startS3(): Promise<BenchS3> {
       await client.send(new CreateBucketCommand({ Bucket: bucket }));
       return bucket;
     },
-    async removeBucket(bucket) {
-      await rgw.admin("bucket", "rm", `--bucket=${bucket}`, "--purge-objects", "--bypass-gc");
+    async emptyBucket(bucket) {
+      const { openS3Store } = await import("../../providers/s3/store.ts");
+      const { store } = await openS3Store(`s3://${bucket}`, { endpointUrl: rgw.endpoint, env });
+      const keys: string[] = [];
+      for await (const entry of store.list("")) if (entry.kind === "object") keys.push(entry.key);
+      const [failure] = await store.deleteMany(keys);
+      await store.close();
+      if (failure !== undefined) throw failure.error;
     },
   };
 }

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { type BenchCluster, DATASETS } from "./data.ts";
 import { type Candidate, measure, runsOr, table } from "./measure.ts";
-import { type BenchContext, type BenchS3, configurePgBackRest } from "./setup.ts";
+import { type Bench, type BenchContext, type BenchS3, configurePgBackRest } from "./setup.ts";
 
 const RUNS = 9;
 const CODECS = ["none", "gzip", "zstd", "lz4"] as const;
@@ -10,7 +10,7 @@ type Codec = (typeof CODECS)[number];
 /** pgBackRest's names and, as ours are medium, its own default levels. */
 const PGBACKREST = { none: "none", gzip: "gz", zstd: "zst", lz4: "lz4" } as const;
 
-export async function walPush(context: BenchContext): Promise<string> {
+export const walPush: Bench = async (context, partial) => {
   const s3 = await context.s3();
   const sections: string[] = [];
   for (const dataset of DATASETS) {
@@ -23,10 +23,11 @@ export async function walPush(context: BenchContext): Promise<string> {
         table(figures, { heading: "16 MiB segment" });
       context.tell(text);
       sections.push(text);
+      await partial(sections.join("\n"));
     }
   }
   return sections.join("\n");
-}
+};
 
 /** Each run archives the next segment; the first run, which warms up, finds an empty archive. */
 async function candidatesOf(
