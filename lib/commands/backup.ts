@@ -8,7 +8,7 @@ import { BackupError, reasonOf } from "../backup/backup_error.ts";
 import type { BackupChecks, BackupServer } from "../backup/backup.ts";
 import { type HookBackup, hookBackupOf, HookError, storeHookBackup } from "../backup/hook.ts";
 import { archiveSizes } from "../backup/part_sizes.ts";
-import { compressionLevel, type CompressionName } from "../compression/table.ts";
+import { compressionLevel } from "../compression/table.ts";
 import type { Progress } from "../progress.ts";
 import type { SnapshotBackupOptions } from "../snapshots/backup.ts";
 import type { ObjectStore } from "../../providers/object_store.ts";
@@ -223,12 +223,6 @@ async function storeForBarman(
   }
 }
 
-/**
- * Levels of base backups where the usual one costs much time and saves little: files of tables, unlike WAL, are read
- * once and are large.
- */
-const BACKUP_LEVELS: Partial<Record<CompressionName, number>> = { lz4: 0, zstd: 3 };
-
 function checksOf(values: BackupValues): BackupChecks {
   return {
     pages: values.noVerifyPageChecksums ? "off" : values.pageChecksumFailure ?? "warn",
@@ -258,7 +252,7 @@ function howToStore(values: BackupValues, { log }: CommandContext, store: Object
     compression,
     level: compression === undefined
       ? undefined
-      : compressionLevel(compression, values.compressionLevel ?? BACKUP_LEVELS[compression]),
+      : compressionLevel(compression, values.compressionLevel),
     jobs: values.jobs,
     sizes,
   };

@@ -19,13 +19,14 @@ export interface CompressionLevels {
   readonly min: number;
   readonly max: number;
   readonly low: number;
-  /** Also the default. */
   readonly medium: number;
   readonly high: number;
+  /** Without a word about it; medium when absent. Where Barman's medium takes much time and saves little. */
+  readonly usual?: number;
 }
 
 export interface CompressOptions {
-  /** As `compressionLevel` gives it; default: the medium level. Numbers out of range are clamped. */
+  /** As `compressionLevel` gives it; default: the usual level. Numbers out of range are clamped. */
   level?: number | undefined;
   /** Bytes that the source will give, if known. A source that gives another number is an error. */
   contentSize?: number | undefined;
@@ -69,13 +70,13 @@ export const COMPRESSIONS: Readonly<Record<CompressionName, Compression>> = {
     name: "zstd",
     walSuffix: ".zst",
     tarExtension: "tar.zst",
-    levels: { min: -22, max: 22, low: 1, medium: 4, high: 9 },
+    levels: { min: -22, max: 22, low: 1, medium: 4, high: 9, usual: 3 },
   },
   lz4: {
     name: "lz4",
     walSuffix: ".lz4",
     tarExtension: "tar.lz4",
-    levels: { min: 0, max: 16, low: 0, medium: 6, high: 10 },
+    levels: { min: 0, max: 16, low: 0, medium: 6, high: 10, usual: 0 },
   },
 };
 
@@ -83,7 +84,7 @@ export const COMPRESSION_NAMES = Object.keys(COMPRESSIONS) as readonly Compressi
 
 /**
  * The level to compress with: a word becomes its number, a number out of range the nearest end,
- * nothing the medium level. Undefined for a format without levels.
+ * nothing the usual level. Undefined for a format without levels.
  */
 export function compressionLevel(
   name: CompressionName,
@@ -91,7 +92,7 @@ export function compressionLevel(
 ): number | undefined {
   const levels = COMPRESSIONS[name].levels;
   if (levels === null) return undefined;
-  if (wanted === undefined) return levels.medium;
+  if (wanted === undefined) return levels.usual ?? levels.medium;
   if (typeof wanted === "string") return levels[wanted];
   return Math.min(levels.max, Math.max(levels.min, Math.trunc(wanted)));
 }

@@ -25,7 +25,7 @@ export interface ArchiveRequest {
   readonly path: string;
   readonly wal: WalName;
   readonly compression: CompressionName | null;
-  /** Numbers out of the codec's range are clamped; its medium level when absent. */
+  /** Numbers out of the codec's range are clamped; its usual level when absent. */
   readonly level?: number | undefined;
   readonly tags?: Tags | undefined;
   /** Replace what is there, as Barman does, whatever it is. */

@@ -45,6 +45,10 @@ Deno.test("compression: levels are words or numbers, and clamped", () => {
   assert.equal(compressionLevel("xz", "high"), 5);
   assert.equal(compressionLevel("zstd", "low"), 1);
   assert.equal(compressionLevel("lz4", "low"), 0);
+  assert.equal(compressionLevel("lz4", "medium"), 6);
+  assert.equal(compressionLevel("lz4"), 0);
+  assert.equal(compressionLevel("zstd", "medium"), 4);
+  assert.equal(compressionLevel("zstd"), 3);
   assert.equal(compressionLevel("lz4", "high"), 10);
   assert.equal(compressionLevel("gzip", 0), 1);
   assert.equal(compressionLevel("gzip", 100), 9);
