@@ -4,7 +4,6 @@ import type { ObjectStore, Tags } from "../../providers/object_store.ts";
 import type { CompressionName } from "../compression/table.ts";
 import type { ServerLayout } from "../layout.ts";
 import type { ProgressListener } from "../progress.ts";
-import { spanOf } from "../wal/presence.ts";
 import { archiveExtension } from "./archive_writer.ts";
 import { BackupError, reasonOf } from "./backup_error.ts";
 import { newBackupId } from "./backup_id.ts";
@@ -33,7 +32,13 @@ import {
   stopped,
 } from "./steps.ts";
 import type { Timestamp } from "./timestamp.ts";
-import { awaitWalOfBackup, judgeMissingWal, type WalChecks } from "./wal_of_backup.ts";
+import {
+  awaitWalOfBackup,
+  judgeMissingWal,
+  type NeededWal,
+  neededWal,
+  type WalChecks,
+} from "./wal_of_backup.ts";
 import { createPartUploader, type PartUploader, type UploadedObject } from "./upload.ts";
 
 /** What a backup needs of the server. All on one session: a backup ends with the session that began it. */
@@ -73,6 +78,8 @@ export interface ServerFacts {
   readonly blockSize: number | null;
   /** Data pages of one file of a relation. */
   readonly segmentBlocks: number | null;
+  /** `off`, `on` or `always` */
+  readonly archiveMode: string | null;
   readonly summarizeWal: string | null;
   /** Bytes. */
   readonly clusterSize: number | null;
@@ -185,11 +192,11 @@ export async function takeBackup(server: BackupServer, options: BackupOptions): 
   });
   let action = "uploading data";
   try {
-    const wal = await storeCluster(id, server, options, uploader, recorder, learn);
+    const { range, wal } = await storeCluster(id, server, options, uploader, recorder, learn);
     await uploader.finish();
     action = "verifying data";
-    await recorder.finishManifest(wal);
-    await prove(id, wal, info.xlogSegmentSize, uploader.stored(), recorder, options);
+    await recorder.finishManifest(range);
+    await prove(id, wal, uploader.stored(), recorder, options);
     learn({ copyStats: copyStats(uploader, options.jobs, created), status: "DONE" });
     action = "uploading backup.info file";
     await putInfo(signal);
@@ -218,23 +225,21 @@ export async function takeBackup(server: BackupServer, options: BackupOptions): 
  */
 async function prove(
   id: string,
-  range: WalRange,
-  segmentSize: number,
+  wal: NeededWal,
   archives: readonly UploadedObject[],
   recorder: Recorder,
   options: BackupOptions,
 ): Promise<void> {
   const { layout, checks, onWarning } = options;
-  const span = spanOf(range.start, range.end, range.timeline, segmentSize);
-  const missing = await awaitWalOfBackup(span, options);
-  await recorder.finish(archives, checks.wal === "off" ? null : { missing });
+  const looked = await awaitWalOfBackup(wal, options);
+  await recorder.finish(archives, looked);
   const { pages, failures } = recorder.pages;
   if (failures > 0) {
     const message = `${failures} of ${pages} pages are damaged: see ${layout.record(id)}`;
     if (checks.pages === "fail") throw new BackupError("failed", message);
     onWarning(message);
   }
-  judgeMissingWal(missing, span, options);
+  judgeMissingWal(looked, wal, options);
 }
 
 /** Everything between the id and the last archive. */
@@ -245,7 +250,7 @@ async function storeCluster(
   uploader: PartUploader,
   recorder: Recorder,
   learn: (known: Partial<BackupInfo>) => void,
-): Promise<WalRange> {
+): Promise<{ readonly range: WalRange; readonly wal: NeededWal }> {
   const { layout, onProgress, onNotice, onWarning } = options;
   const { signal } = uploader;
   signal.throwIfAborted();
@@ -273,7 +278,7 @@ async function storeCluster(
   });
 
   let doneBytes = 0;
-  let end = start.lsn;
+  let end: BackupStart = start;
   const last = async function* (data: CopiedData): AsyncGenerator<OpenMember> {
     yield* externalFiles(facts, data.dataDirectories, data.owners);
     for (const path of await includedOutside(facts, data.dataDirectories)) {
@@ -287,7 +292,7 @@ async function storeCluster(
       totalBytes: facts.clusterSize,
     });
     const stop = await server.stop({ signal, archiveTimeout: options.archiveTimeout });
-    end = stop.lsn;
+    end = stop;
     learn(stopped(stop, facts.segmentSize));
     onNotice(`Backup ${id} stopped at ${lsnText(stop.lsn)} on timeline ${stop.timeline}`);
     await afterStop(server, id, signal, onWarning);
@@ -317,7 +322,10 @@ async function storeCluster(
       onNotice,
     },
   );
-  return { timeline: start.timeline, start: start.lsn, end };
+  return {
+    range: { timeline: start.timeline, start: start.lsn, end: end.lsn },
+    wal: neededWal(server, facts, start, end),
+  };
 }
 
 /** @throws {BackupError} when there is none here, or it is that of another server */

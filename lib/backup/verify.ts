@@ -577,6 +577,12 @@ async function lookForWal(
     findings.problem(`backup.info of ${backupId} does not tell which WAL it needs`);
     return null;
   }
+  if (info.endWal !== null && parseInt(info.endWal.slice(0, 8), 16) !== timeline) {
+    findings.warning(
+      "Not looked for: WAL over a change of timeline; barman-cloud wal-verify tells more",
+    );
+    return null;
+  }
   onProgress?.({ activity: "looking for WAL", doneBytes: 0, totalBytes: null });
   const span = spanOf(parseLsn(beginXlog), parseLsn(endXlog), timeline, xlogSegmentSize);
   const missing = await missingWal(store, layout, span, { signal });

@@ -112,12 +112,12 @@ export const BACKUP_OPTIONS = [
       "'fail' (status FAILED, exit code 1), or 'ignore': do not look, as WAL is archived elsewhere",
     { ours: true },
   ),
-  valueWithDefault(
+  value(
     "walTimeout",
     ["--wal-timeout"],
-    "seconds to wait at the end until the WAL that the backup needs is in the archive of this store " +
-      "(default: 60; 0: look once)",
-    { parse: integer("number of seconds", 0, 86_400), default: 60, metavar: "SECONDS", ours: true },
+    "seconds to wait at the end until the WAL that the backup needs is in the archive of this store (default: 60 on a " +
+      "standby, 5 on a primary, which has waited for its archiver, 0 on one that does not archive; 0: look once)",
+    { parse: integer("number of seconds", 0, 86_400), metavar: "SECONDS", ours: true },
   ),
   valueWithDefault(
     "keepaliveInterval",

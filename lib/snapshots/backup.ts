@@ -26,10 +26,14 @@ import {
   started,
   stopped,
 } from "../backup/steps.ts";
-import { awaitWalOfBackup, judgeMissingWal, type WalChecks } from "../backup/wal_of_backup.ts";
+import {
+  awaitWalOfBackup,
+  judgeMissingWal,
+  neededWal,
+  type WalChecks,
+} from "../backup/wal_of_backup.ts";
 import type { ServerLayout } from "../layout.ts";
 import type { ProgressListener } from "../progress.ts";
-import { spanOf } from "../wal/presence.ts";
 import { type Host, HostError } from "./host.ts";
 import { notCovered, type PlannedDisk, planSnapshots, snapshotNames } from "./plan.ts";
 import { type Left, removeSnapshots } from "./remove.ts";
@@ -199,8 +203,8 @@ async function backUp(
     tags: options.tags,
     signal,
   });
-  const span = spanOf(start.lsn, stop.lsn, start.timeline, facts.segmentSize);
-  judgeMissingWal(await awaitWalOfBackup(span, options), span, options);
+  const wal = neededWal(server, facts, start, stop);
+  judgeMissingWal(await awaitWalOfBackup(wal, options), wal, options);
   const time = seconds((performance.now() - began) / 1000);
   learn({ copyStats: new Map<PyValue, PyValue>([["copy_time", time], ["total_time", time]]) });
 }

@@ -8,6 +8,7 @@ import { stop } from "esbuild";
 import { ensureExecutable } from "../compile.ts";
 import { backup } from "./backup.ts";
 import { catalogue } from "./catalogue.ts";
+import { checks } from "./checks.ts";
 import { replaceSection } from "./document.ts";
 import { growth } from "./growth.ts";
 import { lookAhead } from "./look_ahead.ts";
@@ -23,6 +24,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   "look-ahead": lookAhead,
   backup,
   restore,
+  checks,
   catalogue,
   requests,
   growth,

@@ -58,6 +58,7 @@ async function standbyStory(
   assert.equal(shown.status, "DONE");
   assert.equal(shown.timeline, 1);
   assert.match(shown.backup_label, /BACKUP FROM: standby/);
+  await host.ok("backup-verify", [], ["last"]);
   assert.ok(position(shown.end_xlog) > position(shown.begin_xlog), JSON.stringify(shown));
   await standby.kill9();
   await primary.kill9();

@@ -1,10 +1,15 @@
 /** A backup says DONE only if it can be restored, and backup-verify finds out what became of it since. */
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { existsSync, readdirSync } from "node:fs";
+import { chownSync, existsSync, mkdirSync, readdirSync } from "node:fs";
 import { open, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { PostgresMajor, TestPostgres } from "../../scripts/servers/embedded_postgres.ts";
+import { fileURLToPath } from "node:url";
+import {
+  type PostgresMajor,
+  serverUser,
+  type TestPostgres,
+} from "../../scripts/servers/embedded_postgres.ts";
 import { archiveCurrentSegment } from "../../scripts/servers/write_load.ts";
 import { skipUnless } from "../skips.ts";
 import { runProgram } from "./executable.ts";
@@ -346,4 +351,25 @@ testOnStores("wal-verify tells a whole archive from one with gaps", async (store
     env: { AWS_MAX_ATTEMPTS: "1" },
   });
   assert.equal(gone.code, store.kind === "s3" ? 2 : 1, gone.stderr);
+});
+
+Deno.test({
+  name: "who may not look into the archive is told so, and the backup is DONE all the same",
+  // Root may look anywhere, so somebody else has to run it.
+  ignore: serverUser() === undefined,
+  async fn() {
+    await using store = await newStore("file");
+    await using host = await newHost(store);
+    const server = await host.start({ major: 18, settings: { archive_command: "/bin/true" } });
+    const archive = join(fileURLToPath(store.url), host.serverName, "wals");
+    mkdirSync(archive, { recursive: true, mode: 0o700 });
+    const { uid, gid } = serverUser() ?? {};
+    chownSync(join(archive, ".."), uid ?? 0, gid ?? 0);
+    const words = ["--immediate-checkpoint", ...connection(server)];
+    const blind = await host.cloud("backup", words);
+    assert.equal(blind.code, 0, blind.stderr);
+    assert.match(blind.stderr, /Cannot tell whether the WAL of the backup is in the archive/);
+    const strict = await host.cloud("backup", ["--missing-wal", "fail", ...words]);
+    assert.equal(strict.code, 1, strict.stderr);
+  },
 });

@@ -182,8 +182,13 @@ async function terminateBackup(server: TestPostgres): Promise<void> {
   throw new Error("No session of a backup was seen in 30 s");
 }
 
+/** What ours stores besides; tagged and encrypted as the rest. */
+const ONLY_OURS = ["backup_manifest", "verification.json"];
+
 async function lookAt(bucket: Bucket): Promise<Stored> {
-  const keys = await bucket.keys();
+  const all = await bucket.keys();
+  const keys = all.filter((key) => !ONLY_OURS.includes(basename(key)));
+  assert.ok(all.length === keys.length || all.length === keys.length + ONLY_OURS.length);
   const tags: Record<string, unknown> = {};
   const encryption: Record<string, unknown> = {};
   const archives: Record<string, readonly Member[]> = {};
@@ -194,6 +199,10 @@ async function lookAt(bucket: Bucket): Promise<Stored> {
     encryption[name] = await bucket.encryption(key);
     if (name === "backup.info") info = normalInfo(await bucket.text(key));
     else if (name.endsWith(".tar")) archives[name] = tarMembers(await bucket.get(key));
+  }
+  for (const key of all.filter((key) => !keys.includes(key))) {
+    assert.deepEqual(await bucket.tags(key), tags["backup.info"]);
+    assert.deepEqual(await bucket.encryption(key), encryption["backup.info"]);
   }
   return { keys: keys.map(withoutId), info, tags, encryption, archives };
 }

@@ -163,6 +163,7 @@ function serverWith(changes: Partial<BackupServer> = {}): BackupServer {
         dataChecksums: "on",
         blockSize: 8192,
         segmentBlocks: 131072,
+        archiveMode: "on",
         summarizeWal: "off",
         clusterSize: 1,
       }),
