@@ -17,7 +17,7 @@ export function credentialsOf(config: S3Config, handler: HttpHandler): () => Pro
   if (environmentKeys !== undefined) return () => Promise.resolve(environmentKeys);
   let chain: Promise<() => Promise<Credentials>> | undefined;
   return async () => {
-    chain ??= import("@aws-sdk/credential-provider-node").then(({ defaultProvider }) =>
+    chain ??= import("./sdk_credentials.ts").then(({ defaultProvider }) =>
       defaultProvider(credentialOptions(config, handler))
     );
     return await (await chain)();
