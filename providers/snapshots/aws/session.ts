@@ -110,11 +110,13 @@ export async function openEc2Session(options: AwsOptions): Promise<Ec2Session> {
           const passing = isThrottling(facts) || wasNotSent(error, facts) ||
             (!once && isPassing(facts, error)) || (young && judged.kind === "not-found");
           if (!passing || attempt >= attempts) throw judged;
-          const wait = facts.code === PER_VOLUME_RATE ? Math.max(pause, pauses.longest) : pause;
+          const wait = facts.code === PER_VOLUME_RATE
+            ? pauses.longest
+            : Math.min(pause, pauses.longest);
           options.onNotice?.(
             `Trying again in ${wait / 1000} s (${attempt + 1} of ${attempts}): ${judged.message}`,
           );
-          await sleep(Math.min(wait, pauses.longest), signal);
+          await sleep(wait, signal);
         }
       }
     },
