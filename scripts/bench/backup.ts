@@ -33,7 +33,7 @@ async function measureBackups(
   const places = await backupTools(context, cluster, codec, join(context.data.directory, "none"));
   try {
     const few = codec === "bzip2";
-    return await measure(places.backups, { runs: few ? 1 : runsOr(RUNS), warmups: few ? 0 : 1 });
+    return await measure(places.backups, { runs: few ? 1 : runsOr(RUNS), warmups: 0 });
   } finally {
     await (await context.s3()).emptyBucket(places.bucket);
     await Deno.remove(places.directory, { recursive: true });

@@ -14,7 +14,7 @@ import {
 } from "../servers/embedded_postgres.ts";
 
 export const MAJOR = 15;
-export const DATASETS = ["pgbench", "text"] as const;
+export const DATASETS = ["text", "pgbench"] as const;
 export type Dataset = (typeof DATASETS)[number];
 
 export interface BenchCluster {

@@ -7,7 +7,7 @@ import type { Bench } from "./setup.ts";
 import { backupTools, type Codec } from "./tools.ts";
 
 const RUNS = 3;
-const CODECS: readonly Codec[] = ["none", "gzip", "zstd", "lz4"];
+const CODECS: readonly Codec[] = ["gzip", "zstd", "lz4", "none"];
 
 export const restore: Bench = async (context, partial) => {
   const sections: string[] = [];

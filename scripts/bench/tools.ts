@@ -7,7 +7,7 @@ import type { BenchCluster } from "./data.ts";
 import type { Candidate } from "./measure.ts";
 import { type BenchContext, configurePgBackRest, type PgBackRestRepository } from "./setup.ts";
 
-export const CODECS = ["none", "gzip", "zstd", "lz4", "bzip2"] as const;
+export const CODECS = ["gzip", "zstd", "lz4", "none", "bzip2"] as const;
 export type Codec = (typeof CODECS)[number];
 
 /** pgBackRest's names. Levels are its defaults, as ours are ours. */
