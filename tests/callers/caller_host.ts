@@ -85,6 +85,8 @@ export async function callerHost(
       runProgram(join(bin, command), fillIn(words, { ...always, ...values }), {
         env: { PATH: path, ...env },
         cwd,
+        // A backup looks for its WAL for a minute; the servers here archive nothing by themselves.
+        timeout: 180_000,
         ...user,
       }),
     newDirectory: (name) => own(join(directory, name)),
