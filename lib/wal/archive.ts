@@ -127,7 +127,7 @@ export async function archiveWal(
     } catch (error) {
       if (error instanceof FoundCopies) return await useCopies(store, plan, error.keys, options);
       // Of an upload whose answer was lost nothing is known: the next attempt takes its claim.
-      if (!isStoreError(error) || isStoreError(error, "exists")) await release();
+      if (!isStoreError(error) || !error.retryable) await release();
       if (!plan.overwrite && await isThere(store, key, error, signal)) {
         return await useCopies(store, plan, [key], options);
       }

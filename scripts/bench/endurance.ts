@@ -85,6 +85,11 @@ const history: string[] = [];
 /** What must never be, one line each. */
 const wrongs: string[] = [];
 
+// A client whose server has just ended may reject when nobody waits for it any more.
+addEventListener("unhandledrejection", (event) => {
+  event.preventDefault();
+  count(`left behind by a client: ${event.reason?.code ?? event.reason}`);
+});
 tell(`seed ${values.seed}, ${minutes} minutes, ${url} at ${s3.endpoint} through ${proxy.endpoint}`);
 let code = 1;
 try {
