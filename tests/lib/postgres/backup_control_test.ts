@@ -75,6 +75,7 @@ async function onServer(major: PostgresMajor, t: Deno.TestContext): Promise<void
       dataDirectory: pg.dataDirectory,
       segmentSize: 2 * 1024 ** 2,
       blockSize: 8192,
+      segmentBlocks: 131072,
       configFile: join(pg.dataDirectory, "postgresql.conf"),
       hbaFile: join(pg.dataDirectory, "pg_hba.conf"),
       identFile: join(pg.dataDirectory, "pg_ident.conf"),
