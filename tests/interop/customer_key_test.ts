@@ -76,7 +76,11 @@ Deno.test({
         }
         await must(reader, "backup-keep", "secret", "--release");
         await must(reader, "backup-delete", "--backup-id", "secret");
-        assert.deepEqual(await bucket.keys("p/main/base/"), []);
+        // Barman does not know these, and deletes what it knows.
+        const unknown = /\/(backup_manifest|verification\.json)$/;
+        const left = (await bucket.keys("p/main/base/"))
+          .filter((name) => reader === OURS || !unknown.test(name));
+        assert.deepEqual(left, []);
       }
     } finally {
       await rm(directory, { recursive: true, force: true });
