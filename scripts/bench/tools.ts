@@ -89,7 +89,7 @@ export async function backupTools(
     const { dataDirectory } = cluster.server;
     const pipe = `tar -cf - '${dataDirectory}' 2>/dev/null | '${bun}' '${sink}' ${s3.rgw.endpoint}`;
     backups.push({
-      name: "tar | sink",
+      name: "tar into sink.ts",
       command: (run) => ["sh", "-c", `${pipe} ${bucket} tar${run}`],
       env,
       prepare,
