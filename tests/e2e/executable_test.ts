@@ -309,7 +309,7 @@ Deno.test("usage errors repeat the words of a command line, but no secret in the
       [url],
       ["backup", url, "main", url],
       ["backup", "--password=hunter22secret", url, "main", "-d", "password=hunter22secret", "x"],
-      ["wal-archive", url, "main"],
+      ["wal-archive", url, "main", "000000010000000000000001", url],
       ["wal-archive", url, "main", "000000010000000000000001", "--\u001b[31mred"],
     ]
   ) {
