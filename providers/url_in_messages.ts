@@ -7,9 +7,13 @@ const SCHEME = /^(?:[^/?#@]*:)?\/\//;
  * stands between a host and a slash is a port.
  */
 export function namesUser(url: string): boolean {
-  return /^(?:[^/?#]*@|[^/?#@:]*:(?!\d*(?:[/?#]|$))[^?#]*@|[^?#@]*:\/\/[^?#]*@)/.test(
-    url.replace(SCHEME, ""),
-  );
+  const [text = ""] = url.replace(SCHEME, "").split(/[?#]/, 1);
+  const at = text.indexOf("@");
+  if (at < 0) return false;
+  // Steps, since one pattern for all of it takes quadratic time.
+  const before = text.slice(0, at);
+  return !before.includes("/") || before.includes("://") ||
+    /^[^/@:]*:(?!\d*(?:\/|$))/.test(text);
 }
 
 /** Nobody reads more of it. Characters. */

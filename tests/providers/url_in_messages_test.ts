@@ -54,3 +54,10 @@ Deno.test("no store is opened with credentials in its URL, and no message repeat
     });
   }
 });
+
+Deno.test("a megabyte of anything is looked at in a moment", () => {
+  // With a pattern that goes back over it this took minutes.
+  for (const piece of ["://", "a:", "/", ":", "a", "1"]) {
+    assert.ok(!namesUser(piece.repeat(1_000_000 / piece.length)), piece);
+  }
+});
