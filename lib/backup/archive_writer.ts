@@ -103,9 +103,8 @@ async function* archiveBytes(
   // Every codec is done with a chunk when it asks for the next (tested); new chunks would double the memory.
   const tar = tarStream(first, next, { ...options, isFull });
   const concurrency = availableParallelism();
-  for await (
-    const chunk of compressStream(compression, tar, { level, signal, concurrency, reuse: true })
-  ) {
+  const codec = { level, signal, concurrency, reuse: true, contentChecksum: true };
+  for await (const chunk of compressStream(compression, tar, codec)) {
     compressed += chunk.length;
     yield chunk;
   }

@@ -15,17 +15,19 @@ const HISTORY = 64 * 1024;
 const RAW = 0x80000000;
 
 /**
- * Writes one LZ4 frame as Barman does: linked blocks of 64 KiB, no checksums, and the content size
- * if that is known.
+ * Writes one LZ4 frame as Barman does: linked blocks of 64 KiB, the content size if that is known, and no checksum
+ * unless it is asked for.
  */
 export async function* compressLz4(
   source: AsyncIterable<Uint8Array>,
   options: CodecOptions,
 ): AsyncGenerator<Uint8Array, void, void> {
   const { level, signal, contentSize } = options;
-  yield frameHeader(contentSize);
+  const sum = options.contentChecksum === true ? new XxHash32() : undefined;
+  yield frameHeader(contentSize, sum !== undefined);
   const pieces = async function* (take: (size: number) => Uint8Array) {
     for await (const input of inBlocks(source, PIECE, signal, take)) {
+      sum?.update(input);
       yield { codec: "lz4" as const, level, input };
     }
   };
@@ -35,6 +37,7 @@ export async function* compressLz4(
     yield options.reuse === true ? bytes : bytes.slice();
   }
   yield sizeField(0);
+  if (sum !== undefined) yield sizeField(sum.digest());
 }
 
 /** Reads LZ4 frames, with linked or independent blocks, until the end of the stream. */
@@ -69,10 +72,10 @@ export async function* decompressLz4(
   }
 }
 
-function frameHeader(contentSize: number | undefined): Uint8Array {
+function frameHeader(contentSize: number | undefined, hasChecksum: boolean): Uint8Array {
   const descriptor = new Uint8Array(contentSize === undefined ? 2 : 10);
   // Version 1, linked blocks; 64 KiB at most.
-  descriptor[0] = 0x40 | (contentSize === undefined ? 0 : 0x08);
+  descriptor[0] = 0x40 | (contentSize === undefined ? 0 : 0x08) | (hasChecksum ? 0x04 : 0);
   descriptor[1] = 0x40;
   if (contentSize !== undefined) {
     new DataView(descriptor.buffer).setBigUint64(2, BigInt(contentSize), true);

@@ -35,6 +35,11 @@ export interface CompressOptions {
    * snappy and lz4 in worker threads of ours, which cost some MiB each (default: 1, in this thread).
    */
   concurrency?: number | undefined;
+  /**
+   * Sum up the content in zstd's and LZ4's frames, so that a reader notices what was damaged in the store (the other
+   * formats always do). Barman does not, and reads it.
+   */
+  contentChecksum?: boolean | undefined;
   /** Chunks of the result may be overwritten once the next is asked for, which saves memory. */
   reuse?: boolean | undefined;
   /** The time written into gzip's header; default: now. */

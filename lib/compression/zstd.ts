@@ -18,8 +18,8 @@ const JOB = 512 * 1024;
 const MOST_THREADS = 8;
 
 /**
- * Writes one Zstandard frame (RFC 8878), without content size or checksum, as Barman does, on several threads where
- * the runtime's library has them (Bun).
+ * Writes one Zstandard frame (RFC 8878), without content size, and as Barman without a checksum unless it is asked
+ * for, on several threads where the runtime's library has them (Bun).
  */
 export async function* compressZstd(
   source: AsyncIterable<Uint8Array>,
@@ -43,7 +43,7 @@ export async function* compressZstd(
     return value;
   };
   try {
-    const stream = compressor(options.level, contentSize > JOB ? threads : 1);
+    const stream = compressor(options, contentSize > JOB ? threads : 1);
     yield* throughZlib(stream, next, (left) => {
       throw new Error(`Cannot compress: zstd left ${left.length} bytes`);
     });
@@ -85,8 +85,14 @@ export async function* decompressZstd(
   }
 }
 
-function compressor(level: number, threads: number): ZlibStream {
-  const params = { [constants.ZSTD_c_compressionLevel]: level };
+function compressor(
+  { level, contentChecksum = false }: CodecOptions,
+  threads: number,
+): ZlibStream {
+  const params = {
+    [constants.ZSTD_c_compressionLevel]: level,
+    [constants.ZSTD_c_checksumFlag]: contentChecksum ? 1 : 0,
+  };
   const chunkSize = 128 * 1024;
   if (threads > 1 && multithreaded !== false) {
     try {
