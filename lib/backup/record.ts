@@ -2,7 +2,10 @@
  * `verification.json`: what was found out while a backup was taken, for whoever verifies it later. An object of ours
  * that Barman does not look at.
  */
+import type { Cancellable, ObjectStore, StoredObject } from "../../providers/object_store.ts";
+import type { ServerLayout } from "../layout.ts";
 import type { PageFailure, PageReport } from "./page_failures.ts";
+import { NotText, readText } from "./small_object.ts";
 
 export interface BackupRecord {
   readonly backupId: string;
@@ -27,6 +30,50 @@ export interface RecordedArchive {
   readonly size: number;
   /** Of all its bytes, as zlib has it. */
   readonly crc32: number;
+}
+
+/** `verification.json` is there and can't be used; the message completes "KEY is damaged". */
+export class MalformedRecord extends Error {
+  override readonly name = "MalformedRecord";
+}
+
+/** Bytes. */
+const MAX_SIZE = 4 * 1024 ** 2;
+
+/**
+ * The record of a backup.
+ * @param objects what the store has of the backup
+ * @returns null when there is none: Barman writes none
+ * @throws {StoreError} {MalformedRecord}
+ */
+export async function loadRecord(
+  store: ObjectStore,
+  layout: ServerLayout,
+  backupId: string,
+  objects: readonly StoredObject[],
+  options: Cancellable,
+): Promise<BackupRecord | null> {
+  const key = layout.record(backupId);
+  if (!objects.some((object) => object.key === key)) return null;
+  try {
+    return parseRecord(await readText(store, key, MAX_SIZE, options));
+  } catch (error) {
+    if (!(error instanceof SyntaxError || error instanceof NotText)) throw error;
+    throw new MalformedRecord(error.message, { cause: error });
+  }
+}
+
+/** @returns what is wrong with an archive of which so much was read; null when it is as it was sent */
+export function archiveMismatch(
+  recorded: RecordedArchive,
+  read: { readonly size: number; readonly crc32: number },
+): string | null {
+  if (recorded.size !== read.size) {
+    return `has ${read.size} bytes, not the ${recorded.size} that were stored`;
+  }
+  return recorded.crc32 === read.crc32
+    ? null
+    : "does not have the bytes that were stored: its checksum is wrong";
 }
 
 export function formatRecord({ backupId, archives, pages, missingWal }: BackupRecord): string {

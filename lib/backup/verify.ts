@@ -36,8 +36,13 @@ import { listBackupObjects } from "./catalogue.ts";
 import { ManifestIndex } from "./manifest_index.ts";
 import { describeFailure, MAX_LISTED_PAGES, type PageFailure } from "./page_failures.ts";
 import { displayPath } from "./raw_names.ts";
-import { type BackupRecord, parseRecord, type RecordedArchive } from "./record.ts";
-import { NotText, readText } from "./small_object.ts";
+import {
+  archiveMismatch,
+  type BackupRecord,
+  loadRecord,
+  MalformedRecord,
+  type RecordedArchive,
+} from "./record.ts";
 
 export interface VerifyJob {
   readonly store: ObjectStore;
@@ -89,7 +94,6 @@ export interface BackupReport {
 
 /** More problems are only counted. */
 export const MAX_PROBLEMS = 1000;
-const MAX_RECORD_SIZE = 4 * 1024 ** 2;
 
 /**
  * Verify one backup: every archive is read to its end, every member compared with the manifest, every page with its
@@ -232,13 +236,11 @@ async function readRecord(
   objects: readonly StoredObject[],
   findings: Findings,
 ): Promise<BackupRecord | null> {
-  const key = layout.record(backupId);
-  if (!objects.some((object) => object.key === key)) return null;
   try {
-    return parseRecord(await readText(store, key, MAX_RECORD_SIZE, { signal }));
+    return await loadRecord(store, layout, backupId, objects, { signal });
   } catch (error) {
-    if (!(error instanceof SyntaxError || error instanceof NotText)) throw error;
-    findings.problem(`${key} is damaged: ${error.message}`);
+    if (!(error instanceof MalformedRecord)) throw error;
+    findings.problem(`${layout.record(backupId)} is damaged: ${error.message}`);
     return null;
   }
 }
@@ -411,13 +413,12 @@ class Run {
         contentBytes += entry.size;
         await this.#member(entry, reader, { key, name, rank }, pages);
       }
-      if (recorded !== undefined && (recorded.size !== read || recorded.crc32 !== sum)) {
+      const mismatch = recorded === undefined
+        ? null
+        : archiveMismatch(recorded, { size: read, crc32: sum });
+      if (mismatch !== null) {
         whole = false;
-        this.#findings.problem(
-          recorded.size === read
-            ? `${key} does not have the bytes that were stored: its checksum is wrong`
-            : `${key} has ${read} bytes, not the ${recorded.size} that were stored`,
-        );
+        this.#findings.problem(`${key} ${mismatch}`);
       }
     } catch (error) {
       whole = false;

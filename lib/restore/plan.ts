@@ -2,6 +2,7 @@
 import { isAbsolute, join, relative } from "node:path";
 import type { Archive, ArchiveSet, BackupArchives } from "../backup/archives.ts";
 import type { BackupInfo, Tablespace } from "../backup/backup_info.ts";
+import type { RecordedArchive } from "../backup/record.ts";
 import { isBelow } from "./member_path.ts";
 import { RestoreError } from "./restore_error.ts";
 
@@ -12,6 +13,8 @@ export interface RestorePlan {
   /** Sum of the archives as they are stored. */
   readonly totalBytes: number;
   readonly walDirectory: "pg_wal" | "pg_xlog";
+  /** How archives were sent, by key, where that was recorded. */
+  readonly recorded?: ReadonlyMap<string, RecordedArchive> | undefined;
   /** Key of the manifest of files, where the backup has one: it is put into PGDATA. */
   readonly manifest?: string | undefined;
   /** Things that the user should know before it starts, one line each. */

@@ -1,8 +1,10 @@
 /** Restores a base backup from its archives: plan, check, unpack several archives at once, complete, flush. */
 import { availableParallelism } from "node:os";
+import { crc32 } from "node:zlib";
 import { backupArchives } from "../backup/archives.ts";
 import type { BackupInfo } from "../backup/backup_info.ts";
 import { listBackupObjects } from "../backup/catalogue.ts";
+import { archiveMismatch, loadRecord, MalformedRecord } from "../backup/record.ts";
 import type { Logger } from "../cli/log.ts";
 import { CorruptDataError } from "../compression/corrupt_data_error.ts";
 import { decompressStream } from "../compression/table.ts";
@@ -49,8 +51,7 @@ export async function restoreBackup(job: RestoreJob): Promise<RestorePlan> {
   if (info.snapshotsInfo !== null) {
     throw new RestoreError(
       "invalid",
-      `Backup ${backupId} consists of disk snapshots: this version restores only backups whose data is in ` +
-        "the object store",
+      `Backup ${backupId} consists of disk snapshots: it has no archives to restore`,
     );
   }
   const plan = await planRestore(job);
@@ -103,7 +104,19 @@ export async function planRestore(
     resolve: resolveDirectory,
   });
   const manifest = objects.find(({ key }) => key === layout.manifest(backupId))?.key;
-  return manifest === undefined ? plan : { ...plan, manifest };
+  try {
+    const record = await loadRecord(store, layout, backupId, objects, { signal });
+    const sums = record?.archives.map((each) =>
+      [layout.backup(backupId) + each.name, each] as const
+    );
+    return { ...plan, manifest, recorded: new Map(sums) };
+  } catch (error) {
+    if (!(error instanceof MalformedRecord)) throw error;
+    const warning = `${
+      layout.record(backupId)
+    } is damaged (${error.message}): the checksums of archives are not compared`;
+    return { ...plan, manifest, warnings: [...plan.warnings, warning] };
+  }
 }
 
 async function carryOut(plan: RestorePlan, job: RestoreJob): Promise<void> {
@@ -135,11 +148,26 @@ async function carryOut(plan: RestorePlan, job: RestoreJob): Promise<void> {
         signal.throwIfAborted();
         progress.started(root.label);
         const { body } = await job.store.get(object.key, { signal });
-        const counted = progress.counted(body);
+        const read = { size: 0, crc32: 0 };
+        const recorded = plan.recorded?.get(object.key);
+        const counted = progress.counted(body, (chunk) => {
+          read.size += chunk.length;
+          if (recorded !== undefined) read.crc32 = crc32(chunk, read.crc32);
+        });
         const tar = compression === null
           ? counted
           : decompressStream(compression, counted, { signal });
         await unpacker.unpack(tar, { rank, signal });
+        // An archive that is not compressed has no checksum of its own.
+        const mismatch = recorded === undefined ? null : archiveMismatch(recorded, read);
+        if (mismatch !== null) {
+          throw new RestoreError(
+            "archive",
+            `it ${mismatch} (by ${
+              job.layout.record(job.backupId)
+            }; without that object, nothing is compared)`,
+          );
+        }
       } catch (error) {
         const named = nameArchive(error, object.key);
         failing.abort(named);
@@ -192,7 +220,10 @@ function nameArchive(error: unknown, key: string): unknown {
 function progressOf(plan: RestorePlan, job: RestoreJob): {
   started(label: string): void;
   activity(text: string): void;
-  counted(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, void>;
+  counted(
+    body: AsyncIterable<Uint8Array>,
+    onChunk: (chunk: Uint8Array) => void,
+  ): AsyncGenerator<Uint8Array, void, void>;
 } {
   let doneBytes = 0;
   let activity = "";
@@ -206,8 +237,9 @@ function progressOf(plan: RestorePlan, job: RestoreJob): {
       activity = text;
       tell();
     },
-    counted: async function* (body) {
+    counted: async function* (body, onChunk) {
       for await (const chunk of body) {
+        onChunk(chunk);
         doneBytes += chunk.length;
         tell();
         yield chunk;

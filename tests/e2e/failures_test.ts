@@ -169,39 +169,43 @@ testOnStores(
 testOnStores("a restore names the archive that is broken or missing", async (store) => {
   await using host = await newHost(store);
   const server = await startFilled(host);
-  await host.ok("backup", [
-    ...["--zstd", "--immediate-checkpoint", "--max-archive-size", "1MB"],
-    ...["-d", server.conninfo()],
-  ]);
-  await server.stop("immediate");
-  const full = await host.cloud("restore", [], ["auto", server.dataDirectory]);
-  assert.equal(full.code, 1);
-  assert.match(full.stderr, /is not empty/);
-
-  const path = (await store.paths()).find((each) => each.endsWith("/data_0001.tar.zst")) ?? "";
-  const whole = await store.read(path);
-  const restore = () => host.cloud("restore", [], ["auto", host.newPath("broken")]);
-  const broken = async (bytes: Uint8Array) => {
-    await store.write(path, bytes);
-    const { code, stderr } = await restore();
-    assert.equal(code, 4, stderr);
-    assert.match(stderr, /data_0001\.tar\.zst/);
-  };
-  await broken(whole.subarray(0, whole.length >> 1));
-  await broken(whole.subarray(0, whole.length - 1));
-  await broken(new Uint8Array(0));
-  const flipped = whole.slice();
-  flipped.fill(0x55, whole.length >> 1, (whole.length >> 1) + 2000);
-  await broken(flipped);
-  await store.remove(path);
-  const gap = await restore();
-  assert.equal(gap.code, 1, gap.stderr);
-  assert.match(gap.stderr, /data_0001/);
-  const first = path.replace("_0001", "");
-  await store.remove(first);
-  const missing = await restore();
-  assert.equal(missing.code, 1, missing.stderr);
-  assert.match(missing.stderr, /data\.tar/);
+  for (const [flag, extension] of [["--zstd", "tar.zst"], [undefined, "tar"]] as const) {
+    const name = `broken-${extension}`;
+    await host.ok("backup", [
+      ...(flag === undefined ? [] : [flag]),
+      ...["--immediate-checkpoint", "--max-archive-size", "1MB", "--name", name],
+      ...["-d", server.conninfo()],
+    ]);
+    const id: string =
+      JSON.parse(await host.ok("backup-list", ["--format", "json"]))["backups_list"]
+        .at(-1)["backup_id"];
+    const path = (await store.paths())
+      .find((each) => each.endsWith(`/${id}/data_0001.${extension}`)) ?? "";
+    const whole = await store.read(path);
+    const restore = () => host.cloud("restore", [], [name, host.newPath("broken")]);
+    const broken = async (bytes: Uint8Array) => {
+      await store.write(path, bytes);
+      const { code, stderr } = await restore();
+      assert.equal(code, 4, stderr);
+      assert.match(stderr, /ERROR: Cannot restore .*data_0001\.tar/);
+    };
+    await broken(whole.subarray(0, whole.length >> 1));
+    await broken(whole.subarray(0, whole.length - 1));
+    await broken(new Uint8Array(0));
+    // In the middle of a file's content only a checksum tells.
+    const flipped = whole.slice();
+    const middle = whole.length >> 1;
+    flipped[middle] = (flipped[middle] ?? 0) ^ 1;
+    await broken(flipped);
+    await store.remove(path);
+    const gap = await restore();
+    assert.equal(gap.code, 1, gap.stderr);
+    assert.match(gap.stderr, /data_0001/);
+    await store.remove(path.replace("_0001", ""));
+    const missing = await restore();
+    assert.equal(missing.code, 1, missing.stderr);
+    assert.match(missing.stderr, /data\.tar/);
+  }
   const unknown = await host.cloud("restore", [], ["20200101T000000", host.newPath("none")]);
   assert.equal(unknown.code, 1);
   assert.match(unknown.stderr, /20200101T000000/);

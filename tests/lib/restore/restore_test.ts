@@ -14,8 +14,9 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { gzipSync } from "node:zlib";
+import { crc32, gzipSync } from "node:zlib";
 import type { BackupInfo } from "../../../lib/backup/backup_info.ts";
+import { formatRecord } from "../../../lib/backup/record.ts";
 import { serverLayout } from "../../../lib/layout.ts";
 import type { Progress } from "../../../lib/progress.ts";
 import { RestoreError } from "../../../lib/restore/restore_error.ts";
@@ -123,6 +124,37 @@ Deno.test("restore: a plain backup, with pg_wal made and progress told", async (
     doneBytes: whole.length,
     totalBytes: whole.length,
   });
+});
+
+Deno.test("restore: archives are compared with what was sent, where that was recorded", async () => {
+  const whole = dataArchive();
+  const record = (sum: number, size = whole.length) =>
+    new TextEncoder().encode(formatRecord({
+      backupId: ID,
+      archives: [{ name: "data.tar", size, crc32: sum }],
+      pages: null,
+      missingWal: null,
+    }));
+  const run = async (bytes: Uint8Array) => {
+    await using space = await workspace();
+    await space.put(ID, "data.tar", whole);
+    await space.put(ID, "verification.json", bytes);
+    return await restore(space);
+  };
+  assert.deepEqual(warnings(await run(record(crc32(whole)))), []);
+  assertFails(
+    await run(record((crc32(whole) ^ 1) >>> 0)),
+    "archive",
+    /data\.tar: it .*checksum is wrong/,
+  );
+  assertFails(
+    await run(record(crc32(whole), whole.length + 1)),
+    "archive",
+    /data\.tar: it has \d+/,
+  );
+  const damaged = await run(new TextEncoder().encode("{"));
+  assert.equal(damaged.error, undefined);
+  assert.match(warnings(damaged).join(), /verification\.json is damaged .* are not compared/);
 });
 
 Deno.test("restore: split archives and compressions, several at once, the last label counts", async () => {
