@@ -5,8 +5,7 @@ import { COMMON, formatOf, OUR_OUTPUT_FORMAT, SOURCE } from "../cli/common_optio
 import { CommandError, EXIT } from "../cli/exit_codes.ts";
 import { flag, OptionValueError, value, valueWithDefault } from "../cli/options.ts";
 import { integer } from "../cli/values.ts";
-import { withStore } from "./open_store.ts";
-import { testConnection } from "./test_connection.ts";
+import { withSource } from "./open_store.ts";
 
 export const command = defineCommand({
   name: "backup-delete",
@@ -59,52 +58,45 @@ export const command = defineCommand({
     ["delete one backup", "PROGRAM --backup-id 20260115T103000 s3://backups/pg main"],
   ],
 }, (values, context) =>
-  withStore(
-    values.sourceUrl,
-    values.serverName,
-    values,
-    context,
-    async ({ store, layout }) => {
-      const { log, signal, stdout } = context;
-      if (values.test) return await testConnection(store, log, { signal });
-      const { backupId, retentionPolicy, minimumRedundancy, batchSize } = values;
-      const deletion = { store, layout, log, signal };
-      // An empty id deletes nothing, as in Barman: scripts pass variables that may be empty.
-      if (backupId === "" || (backupId === undefined && retentionPolicy === undefined)) {
-        if (values.dryRun) await printDeletion(deletion, [], stdout, formatOf(values));
-        return EXIT.success;
-      }
-      try {
-        const plan = await planDeletion(
-          deletion,
-          retentionPolicy === undefined
-            ? { kind: "backup", argument: backupId ?? "" }
-            : { kind: "policy", policy: retentionPolicy },
-          { minimumRedundancy, now: context.now() },
-        );
-        if (values.dryRun) await printDeletion(deletion, plan, stdout, formatOf(values));
-        else {
-          await executeDeletion(deletion, plan, {
-            minimumRedundancy,
-            now: context.now,
-            batchSize: batchSize === undefined
-              ? null
-              : Math.min(Math.max(batchSize, 1), store.limits.maxDeleteBatch),
-            checkObjectLock: values.checkObjectLock,
-            deleteSnapshots: async (id, snapshots, onBegun) => {
-              const { deleteSnapshotsOf } = await import("./delete_snapshots.ts");
-              const place = { url: values.sourceUrl, onBegun };
-              await deleteSnapshotsOf(id, snapshots, place, values, context);
-            },
-          });
-        }
-      } catch (error) {
-        if (!(error instanceof DeletionFailed)) throw error;
-        throw new CommandError(EXIT.operationFailed, error.message, { cause: error });
-      }
+  withSource(values, context, async ({ store, layout }) => {
+    const { log, signal, stdout } = context;
+    const { backupId, retentionPolicy, minimumRedundancy, batchSize } = values;
+    const deletion = { store, layout, log, signal };
+    // An empty id deletes nothing, as in Barman: scripts pass variables that may be empty.
+    if (backupId === "" || (backupId === undefined && retentionPolicy === undefined)) {
+      if (values.dryRun) await printDeletion(deletion, [], stdout, formatOf(values));
       return EXIT.success;
-    },
-  ));
+    }
+    try {
+      const plan = await planDeletion(
+        deletion,
+        retentionPolicy === undefined
+          ? { kind: "backup", argument: backupId ?? "" }
+          : { kind: "policy", policy: retentionPolicy },
+        { minimumRedundancy, now: context.now() },
+      );
+      if (values.dryRun) await printDeletion(deletion, plan, stdout, formatOf(values));
+      else {
+        await executeDeletion(deletion, plan, {
+          minimumRedundancy,
+          now: context.now,
+          batchSize: batchSize === undefined
+            ? null
+            : Math.min(Math.max(batchSize, 1), store.limits.maxDeleteBatch),
+          checkObjectLock: values.checkObjectLock,
+          deleteSnapshots: async (id, snapshots, onBegun) => {
+            const { deleteSnapshotsOf } = await import("./delete_snapshots.ts");
+            const place = { url: values.sourceUrl, onBegun };
+            await deleteSnapshotsOf(id, snapshots, place, values, context);
+          },
+        });
+      }
+    } catch (error) {
+      if (!(error instanceof DeletionFailed)) throw error;
+      throw new CommandError(EXIT.operationFailed, error.message, { cause: error });
+    }
+    return EXIT.success;
+  }));
 
 function policy(word: string) {
   try {

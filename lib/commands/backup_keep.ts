@@ -6,8 +6,7 @@ import { CommandError, EXIT } from "../cli/exit_codes.ts";
 import { pythonJson } from "../cli/json.ts";
 import { withoutControls } from "../cli/printable.ts";
 import { choice, flag, positional } from "../cli/options.ts";
-import { withStore } from "./open_store.ts";
-import { testConnection } from "./test_connection.ts";
+import { withSource } from "./open_store.ts";
 
 export const command = defineCommand({
   name: "backup-keep",
@@ -36,46 +35,39 @@ export const command = defineCommand({
     ["is it kept?", "PROGRAM --status s3://backups/pg main 20260115T103000"],
   ],
 }, (values, context) =>
-  withStore(
-    values.sourceUrl,
-    values.serverName,
-    values,
-    context,
-    async ({ store, layout }) => {
-      const { log, signal, stdout } = context;
-      if (values.test) return await testConnection(store, log, { signal });
-      const load = () => loadCatalogue(store, layout, { signal });
-      const id = await resolveBackupId(values.backupId, load);
-      if (values.release) {
-        await releaseKeep(store, layout, id, { signal });
-      } else if (values.status) {
-        const keep = await readKeep(store, layout, id, { signal });
-        stdout(
-          formatOf(values) === "console"
-            ? `Keep: ${withoutControls(keep ?? "nokeep")}\n`
-            : `${pythonJson(new Map([["backup_id", id], ["keep", keep]]))}\n`,
+  withSource(values, context, async ({ store, layout }) => {
+    const { signal, stdout } = context;
+    const load = () => loadCatalogue(store, layout, { signal });
+    const id = await resolveBackupId(values.backupId, load);
+    if (values.release) {
+      await releaseKeep(store, layout, id, { signal });
+    } else if (values.status) {
+      const keep = await readKeep(store, layout, id, { signal });
+      stdout(
+        formatOf(values) === "console"
+          ? `Keep: ${withoutControls(keep ?? "nokeep")}\n`
+          : `${pythonJson(new Map([["backup_id", id], ["keep", keep]]))}\n`,
+      );
+    } else if (values.target !== undefined) {
+      const info = await loadBackupInfo(store, layout, id, { signal });
+      if (info === null) {
+        throw new CommandError(
+          EXIT.generalError,
+          `Cannot keep backup ${id} of server ${values.serverName}: it does not exist`,
         );
-      } else if (values.target !== undefined) {
-        const info = await loadBackupInfo(store, layout, id, { signal });
-        if (info === null) {
-          throw new CommandError(
-            EXIT.generalError,
-            `Cannot keep backup ${id} of server ${values.serverName}: it does not exist`,
-          );
-        }
-        if (info.status !== "DONE") {
-          throw new CommandError(
-            EXIT.operationFailed,
-            `Cannot keep backup ${id}: its status is ${info.status}, only DONE backups can be kept`,
-          );
-        }
-        try {
-          await keepBackup(store, layout, { id, info }, values.target, { signal });
-        } catch (error) {
-          if (!(error instanceof KeepRefused)) throw error;
-          throw new CommandError(EXIT.operationFailed, error.message, { cause: error });
-        }
       }
-      return EXIT.success;
-    },
-  ));
+      if (info.status !== "DONE") {
+        throw new CommandError(
+          EXIT.operationFailed,
+          `Cannot keep backup ${id}: its status is ${info.status}, only DONE backups can be kept`,
+        );
+      }
+      try {
+        await keepBackup(store, layout, { id, info }, values.target, { signal });
+      } catch (error) {
+        if (!(error instanceof KeepRefused)) throw error;
+        throw new CommandError(EXIT.operationFailed, error.message, { cause: error });
+      }
+    }
+    return EXIT.success;
+  }));

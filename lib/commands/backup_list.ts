@@ -8,8 +8,7 @@ import { COMMON, formatOf, OUTPUT_FORMAT, SOURCE } from "../cli/common_options.t
 import { EXIT } from "../cli/exit_codes.ts";
 import { pythonJson } from "../cli/json.ts";
 import type { Logger } from "../cli/log.ts";
-import { withStore } from "./open_store.ts";
-import { testConnection } from "./test_connection.ts";
+import { withSource } from "./open_store.ts";
 
 export const command = defineCommand({
   name: "backup-list",
@@ -24,44 +23,37 @@ export const command = defineCommand({
     ["the same for a program", "PROGRAM --format json file:///backups main"],
   ],
 }, (values, context) =>
-  withStore(
-    values.sourceUrl,
-    values.serverName,
-    values,
-    context,
-    async ({ store, layout }) => {
-      const { log, signal, stdout } = context;
-      if (values.test) return await testConnection(store, log, { signal });
-      const tellUnfinished = async ({ unfinished }: Catalogue) => {
-        for (const id of unfinished) {
-          const now = context.now();
-          const { running, description } = await describeUnfinished(store, layout, id, now, {
-            signal,
-          });
-          if (running) log.info(description);
-          else log.warning(description);
-        }
-      };
-      if (formatOf(values) === "console") {
-        const listing = await listBase(store, layout, { signal });
-        const catalogue = await loadBackups(store, layout, listing.ids, { signal });
-        warn(catalogue, log);
-        await tellUnfinished(catalogue);
-        for (const { id } of catalogue.backups) {
-          if (!listing.deletionMarks.has(id)) continue;
-          log.warning(`Backup ${id} is being deleted, or its deletion did not finish`);
-        }
-        stdout(backupTable(catalogue.backups, await readKeeps(store, listing, { signal })));
-      } else {
-        const catalogue = await loadCatalogue(store, layout, { signal });
-        warn(catalogue, log);
-        await tellUnfinished(catalogue);
-        const list = catalogue.backups.map(({ id, info }) => backupInfoToJson(info, id));
-        stdout(`${pythonJson(new Map([["backups_list", list]]))}\n`);
+  withSource(values, context, async ({ store, layout }) => {
+    const { log, signal, stdout } = context;
+    const tellUnfinished = async ({ unfinished }: Catalogue) => {
+      for (const id of unfinished) {
+        const now = context.now();
+        const { running, description } = await describeUnfinished(store, layout, id, now, {
+          signal,
+        });
+        if (running) log.info(description);
+        else log.warning(description);
       }
-      return EXIT.success;
-    },
-  ));
+    };
+    if (formatOf(values) === "console") {
+      const listing = await listBase(store, layout, { signal });
+      const catalogue = await loadBackups(store, layout, listing.ids, { signal });
+      warn(catalogue, log);
+      await tellUnfinished(catalogue);
+      for (const { id } of catalogue.backups) {
+        if (!listing.deletionMarks.has(id)) continue;
+        log.warning(`Backup ${id} is being deleted, or its deletion did not finish`);
+      }
+      stdout(backupTable(catalogue.backups, await readKeeps(store, listing, { signal })));
+    } else {
+      const catalogue = await loadCatalogue(store, layout, { signal });
+      warn(catalogue, log);
+      await tellUnfinished(catalogue);
+      const list = catalogue.backups.map(({ id, info }) => backupInfoToJson(info, id));
+      stdout(`${pythonJson(new Map([["backups_list", list]]))}\n`);
+    }
+    return EXIT.success;
+  }));
 
 function warn({ backups, unreadable }: Catalogue, log: Logger): void {
   for (const { id, reason } of unreadable) {

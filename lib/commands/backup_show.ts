@@ -12,8 +12,7 @@ import { COMMON, formatOf, OUTPUT_FORMAT, SOURCE } from "../cli/common_options.t
 import { EXIT } from "../cli/exit_codes.ts";
 import { pythonJson } from "../cli/json.ts";
 import { positional } from "../cli/options.ts";
-import { withStore } from "./open_store.ts";
-import { testConnection } from "./test_connection.ts";
+import { withSource } from "./open_store.ts";
 
 export const command = defineCommand({
   name: "backup-show",
@@ -29,31 +28,24 @@ export const command = defineCommand({
     ["a backup by its name, as JSON", "PROGRAM --format json s3://backups/pg main nightly"],
   ],
 }, (values, context) =>
-  withStore(
-    values.sourceUrl,
-    values.serverName,
-    values,
-    context,
-    async ({ store, layout }) => {
-      const { log, signal, stdout } = context;
-      if (values.test) return await testConnection(store, log, { signal });
-      const load = () => loadCatalogue(store, layout, { signal });
-      const id = await resolveBackupId(values.backupId, load);
-      const info = await loadBackupInfo(store, layout, id, { signal });
-      if (info === null) {
-        const objects = await listBackupObjects(store, layout, id, { signal });
-        log.error(
-          objects.length === 0
-            ? `Backup ${id} of server ${values.serverName} does not exist`
-            : (await describeUnfinished(store, layout, id, context.now(), { signal })).description,
-        );
-        return EXIT.operationFailed;
-      }
-      if (formatOf(values) === "console") stdout(describeBackup(id, info));
-      else {
-        // Callers read the key `cloud`, which is the server name that Barman stores for cloud backups.
-        stdout(`${pythonJson(new Map([[info.serverName, backupInfoToJson(info, id)]]))}\n`);
-      }
-      return EXIT.success;
-    },
-  ));
+  withSource(values, context, async ({ store, layout }) => {
+    const { log, signal, stdout } = context;
+    const load = () => loadCatalogue(store, layout, { signal });
+    const id = await resolveBackupId(values.backupId, load);
+    const info = await loadBackupInfo(store, layout, id, { signal });
+    if (info === null) {
+      const objects = await listBackupObjects(store, layout, id, { signal });
+      log.error(
+        objects.length === 0
+          ? `Backup ${id} of server ${values.serverName} does not exist`
+          : (await describeUnfinished(store, layout, id, context.now(), { signal })).description,
+      );
+      return EXIT.operationFailed;
+    }
+    if (formatOf(values) === "console") stdout(describeBackup(id, info));
+    else {
+      // Callers read the key `cloud`, which is the server name that Barman stores for cloud backups.
+      stdout(`${pythonJson(new Map([[info.serverName, backupInfoToJson(info, id)]]))}\n`);
+    }
+    return EXIT.success;
+  }));

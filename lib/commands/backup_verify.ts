@@ -10,8 +10,7 @@ import { integer } from "../cli/values.ts";
 import { defaultRestoreJobs } from "../restore/restore.ts";
 import { RestoreError } from "../restore/restore_error.ts";
 import { isStoreError } from "../../providers/object_store.ts";
-import { PATIENT_ATTEMPTS, withStore } from "./open_store.ts";
-import { testConnection } from "./test_connection.ts";
+import { PATIENT_ATTEMPTS, withSource } from "./open_store.ts";
 
 export const command = defineCommand({
   name: "backup-verify",
@@ -52,50 +51,42 @@ export const command = defineCommand({
     ],
   ],
 }, (values, context) =>
-  withStore(
-    values.sourceUrl,
-    values.serverName,
-    values,
-    context,
-    async ({ store, layout }) => {
-      const { log, signal, stdout } = context;
-      if (values.test) return await testConnection(store, log, { signal });
-      const progress = startProgress(context, "Verify");
-      try {
-        const load = () => loadCatalogue(store, layout, { signal });
-        const id = await resolveBackupId(values.backupId, load);
-        const info = await loadBackupInfo(store, layout, id, { signal });
-        if (info === null) {
-          log.error(`Backup ${id} of server ${values.serverName} does not exist`);
-          return EXIT.operationFailed;
-        }
-        const report = await verifyBackup({
-          store,
-          layout,
-          backupId: id,
-          info,
-          jobs: values.jobs ?? defaultRestoreJobs(),
-          wal: values.missingWal ?? "fail",
-          signal,
-          log,
-          onProgress: progress.listener,
-        });
-        progress.stop();
-        stdout(
-          formatOf(values) === "console" ? verificationText(report) : verificationJson(report),
-        );
-        return report.problemCount === 0 ? EXIT.success : EXIT.operationFailed;
-      } catch (error) {
-        if (isStoreError(error, "unreachable", "unavailable")) {
-          throw new CommandError(EXIT.noConnection, error.message, { cause: error });
-        }
-        if (error instanceof RestoreError) {
-          throw new CommandError(EXIT.generalError, error.message, { cause: error });
-        }
-        throw error;
-      } finally {
-        progress.stop();
+  withSource(values, context, async ({ store, layout }) => {
+    const { log, signal, stdout } = context;
+    const progress = startProgress(context, "Verify");
+    try {
+      const load = () => loadCatalogue(store, layout, { signal });
+      const id = await resolveBackupId(values.backupId, load);
+      const info = await loadBackupInfo(store, layout, id, { signal });
+      if (info === null) {
+        log.error(`Backup ${id} of server ${values.serverName} does not exist`);
+        return EXIT.operationFailed;
       }
-    },
-    { attempts: values.test ? undefined : PATIENT_ATTEMPTS },
-  ));
+      const report = await verifyBackup({
+        store,
+        layout,
+        backupId: id,
+        info,
+        jobs: values.jobs ?? defaultRestoreJobs(),
+        wal: values.missingWal ?? "fail",
+        signal,
+        log,
+        onProgress: progress.listener,
+      });
+      progress.stop();
+      stdout(
+        formatOf(values) === "console" ? verificationText(report) : verificationJson(report),
+      );
+      return report.problemCount === 0 ? EXIT.success : EXIT.operationFailed;
+    } catch (error) {
+      if (isStoreError(error, "unreachable", "unavailable")) {
+        throw new CommandError(EXIT.noConnection, error.message, { cause: error });
+      }
+      if (error instanceof RestoreError) {
+        throw new CommandError(EXIT.generalError, error.message, { cause: error });
+      }
+      throw error;
+    } finally {
+      progress.stop();
+    }
+  }, { attempts: values.test ? undefined : PATIENT_ATTEMPTS }));

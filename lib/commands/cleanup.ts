@@ -3,8 +3,7 @@ import { defineCommand } from "../cli/command.ts";
 import { COMMON, formatOf, OUTPUT_FORMAT, SOURCE } from "../cli/common_options.ts";
 import { EXIT } from "../cli/exit_codes.ts";
 import { flag, OptionValueError, valueWithDefault } from "../cli/options.ts";
-import { withStore } from "./open_store.ts";
-import { testConnection } from "./test_connection.ts";
+import { withSource } from "./open_store.ts";
 
 const HOUR_MS = 3600_000;
 const DEFAULT_MS = 7 * 24 * HOUR_MS;
@@ -38,43 +37,36 @@ export const command = defineCommand({
     ["in a daily job", "PROGRAM --older-than '2 DAYS' --failed s3://backups/pg main"],
   ],
 }, (values, context) =>
-  withStore(
-    values.sourceUrl,
-    values.serverName,
-    values,
-    context,
-    async ({ store, layout }) => {
-      const { log, signal, stdout } = context;
-      if (values.test) return await testConnection(store, log, { signal });
-      const { executeCleanup, planCleanup } = await import("../backup/cleanup.ts");
-      const cleanup = { store, layout, log, signal };
-      const request = {
-        olderThanMs: values.olderThan,
-        failed: values.failed,
-        now: context.now(),
-      };
-      const plan = await planCleanup(cleanup, request);
-      const result = values.dryRun
-        ? { removed: plan.remove, left: [], failed: false }
-        : await executeCleanup(cleanup, request, plan);
-      const left = [...plan.leave, ...result.left];
-      if (formatOf(values) === "console") {
-        const verb = values.dryRun ? "Would remove" : "Removed";
-        for (const leftover of result.removed) stdout(`${verb} ${lineOf(leftover)}\n`);
-        for (const leftover of left) log.info(`Left ${lineOf(leftover)}`);
-      } else {
-        stdout(`${
-          JSON.stringify({
-            dry_run: values.dryRun,
-            removed: result.removed.map(jsonOf),
-            left: left.map(jsonOf),
-          })
-        }\n`);
-      }
-      for (const leftover of result.left) log.warning(`Could not remove ${lineOf(leftover)}`);
-      return result.failed ? EXIT.operationFailed : EXIT.success;
-    },
-  ));
+  withSource(values, context, async ({ store, layout }) => {
+    const { log, signal, stdout } = context;
+    const { executeCleanup, planCleanup } = await import("../backup/cleanup.ts");
+    const cleanup = { store, layout, log, signal };
+    const request = {
+      olderThanMs: values.olderThan,
+      failed: values.failed,
+      now: context.now(),
+    };
+    const plan = await planCleanup(cleanup, request);
+    const result = values.dryRun
+      ? { removed: plan.remove, left: [], failed: false }
+      : await executeCleanup(cleanup, request, plan);
+    const left = [...plan.leave, ...result.left];
+    if (formatOf(values) === "console") {
+      const verb = values.dryRun ? "Would remove" : "Removed";
+      for (const leftover of result.removed) stdout(`${verb} ${lineOf(leftover)}\n`);
+      for (const leftover of left) log.info(`Left ${lineOf(leftover)}`);
+    } else {
+      stdout(`${
+        JSON.stringify({
+          dry_run: values.dryRun,
+          removed: result.removed.map(jsonOf),
+          left: left.map(jsonOf),
+        })
+      }\n`);
+    }
+    for (const leftover of result.left) log.warning(`Could not remove ${lineOf(leftover)}`);
+    return result.failed ? EXIT.operationFailed : EXIT.success;
+  }));
 
 function lineOf({ kind, key, size, objects, reason }: Leftover): string {
   if (kind === "claim") return `the claim ${key}: ${reason}`;

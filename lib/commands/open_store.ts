@@ -1,7 +1,7 @@
 /** From the options of a command to an open store. Every command that uses a store goes through here. */
 import type { CommandContext } from "../cli/command.ts";
 import type { CommonValues } from "../cli/common_options.ts";
-import { CommandError, EXIT } from "../cli/exit_codes.ts";
+import { CommandError, EXIT, type ExitCode } from "../cli/exit_codes.ts";
 import { type ServerLayout, serverLayout } from "../layout.ts";
 import type { ObjectStore } from "../../providers/object_store.ts";
 import { openStore, type StoreOptions } from "../../providers/open.ts";
@@ -64,6 +64,27 @@ export async function withStore<T>(
   } finally {
     await store.close();
   }
+}
+
+/** What the commands that look at what is there have on their command line. */
+export interface SourceValues extends CommonValues {
+  readonly sourceUrl: string;
+  readonly serverName: string;
+}
+
+/** The same for these commands, which with `-t` do nothing but look whether the store can be reached. */
+export async function withSource(
+  values: SourceValues,
+  context: CommandContext,
+  use: (server: OpenedServer) => Promise<ExitCode>,
+  extra: ExtraStoreOptions = {},
+): Promise<ExitCode> {
+  const { log, signal } = context;
+  return await withStore(values.sourceUrl, values.serverName, values, context, async (server) => {
+    if (!values.test) return await use(server);
+    const { testConnection } = await import("./test_connection.ts");
+    return await testConnection(server.store, log, { signal });
+  }, extra);
 }
 
 /**

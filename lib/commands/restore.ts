@@ -118,13 +118,9 @@ export const command = defineCommand(
     ],
   },
   async (values, context) => {
-    const { PATIENT_ATTEMPTS, withStore } = await import("./open_store.ts");
+    const { PATIENT_ATTEMPTS, withSource } = await import("./open_store.ts");
     const extra = { attempts: values.test ? undefined : PATIENT_ATTEMPTS };
-    return await withStore(values.sourceUrl, values.serverName, values, context, async (server) => {
-      if (values.test) {
-        const { testConnection } = await import("./test_connection.ts");
-        return await testConnection(server.store, context.log, { signal: context.signal });
-      }
+    return await withSource(values, context, async (server) => {
       return await restore(server, {
         backupId: values.backupId,
         recoveryDir: values.recoveryDir,

@@ -10,8 +10,7 @@ import { parseWalName } from "../wal/segment.ts";
 import { openSpool } from "../wal/spool.ts";
 import { isStoreError } from "../../providers/object_store.ts";
 import { restoreSpool } from "./from_spool.ts";
-import { withStore } from "./open_store.ts";
-import { testConnection } from "./test_connection.ts";
+import { withSource } from "./open_store.ts";
 
 export const command = defineCommand({
   name: "wal-restore",
@@ -82,34 +81,27 @@ export const command = defineCommand({
     log.info(`${wal.name} was fetched ahead by a call before`);
     return EXIT.success;
   }
-  return await withStore(
-    options.sourceUrl,
-    options.serverName,
-    options,
-    context,
-    async ({ store, layout }) => {
-      if (options.test) return await testConnection(store, log, { signal });
-      const request = { wal, destination: options.walDest, partial: !options.noPartial };
-      try {
-        const result = spool === null
-          ? await restoreWal(store, layout, request, { signal, log })
-          : await restoreAhead(store, layout, request, { signal, log, spool, files });
-        if (result.kind === "not-found") {
-          // PostgreSQL asks for files that are not there all the time: no noise.
-          log.info(`${wal.name} is not in the archive of ${options.serverName}`);
-          return EXIT.operationFailed;
-        }
-        log.info(`Restored ${result.candidate.key} to ${options.walDest} (${result.size} bytes)`);
-        return EXIT.success;
-      } catch (error) {
-        if (signal.aborted || !(error instanceof Error)) throw error;
-        const code = isStoreError(error, "unreachable", "unavailable")
-          ? EXIT.noConnection
-          : EXIT.generalError;
-        throw new CommandError(exitCode(code), error.message, { cause: error });
+  return await withSource(options, context, async ({ store, layout }) => {
+    const request = { wal, destination: options.walDest, partial: !options.noPartial };
+    try {
+      const result = spool === null
+        ? await restoreWal(store, layout, request, { signal, log })
+        : await restoreAhead(store, layout, request, { signal, log, spool, files });
+      if (result.kind === "not-found") {
+        // PostgreSQL asks for files that are not there all the time: no noise.
+        log.info(`${wal.name} is not in the archive of ${options.serverName}`);
+        return EXIT.operationFailed;
       }
-    },
-  );
+      log.info(`Restored ${result.candidate.key} to ${options.walDest} (${result.size} bytes)`);
+      return EXIT.success;
+    } catch (error) {
+      if (signal.aborted || !(error instanceof Error)) throw error;
+      const code = isStoreError(error, "unreachable", "unavailable")
+        ? EXIT.noConnection
+        : EXIT.generalError;
+      throw new CommandError(exitCode(code), error.message, { cause: error });
+    }
+  });
 });
 
 /** @returns null when it can't be used, which has been said */

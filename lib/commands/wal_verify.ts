@@ -4,8 +4,7 @@ import { CommandError, EXIT } from "../cli/exit_codes.ts";
 import { verifyArchive } from "../wal/verify.ts";
 import { verifyJson, verifyTable } from "../wal/verify_print.ts";
 import { isStoreError } from "../../providers/object_store.ts";
-import { withStore } from "./open_store.ts";
-import { testConnection } from "./test_connection.ts";
+import { withSource } from "./open_store.ts";
 
 export const command = defineCommand({
   name: "wal-verify",
@@ -23,23 +22,16 @@ export const command = defineCommand({
     ["for a program", "PROGRAM --format json s3://my-bucket/pg main"],
   ],
 }, (values, context) =>
-  withStore(
-    values.sourceUrl,
-    values.serverName,
-    values,
-    context,
-    async ({ store, layout }) => {
-      const { log, signal, stdout } = context;
-      if (values.test) return await testConnection(store, log, { signal });
-      try {
-        const report = await verifyArchive(store, layout, { signal, log });
-        stdout(formatOf(values) === "console" ? verifyTable(report) : verifyJson(report));
-        return report.problems.length === 0 ? EXIT.success : EXIT.operationFailed;
-      } catch (error) {
-        if (isStoreError(error, "unreachable", "unavailable")) {
-          throw new CommandError(EXIT.noConnection, error.message, { cause: error });
-        }
-        throw error;
+  withSource(values, context, async ({ store, layout }) => {
+    const { log, signal, stdout } = context;
+    try {
+      const report = await verifyArchive(store, layout, { signal, log });
+      stdout(formatOf(values) === "console" ? verifyTable(report) : verifyJson(report));
+      return report.problems.length === 0 ? EXIT.success : EXIT.operationFailed;
+    } catch (error) {
+      if (isStoreError(error, "unreachable", "unavailable")) {
+        throw new CommandError(EXIT.noConnection, error.message, { cause: error });
       }
-    },
-  ));
+      throw error;
+    }
+  }));
