@@ -195,7 +195,7 @@ async function repeat<T>(
   }
 }
 
-async function* resumedList(
+function resumedList(
   store: ObjectStore,
   retry: Retry,
   prefix: string,
@@ -203,48 +203,49 @@ async function* resumedList(
 ): AsyncGenerator<ListEntry> {
   const attempts = new Attempts(retry, `list ${prefix} in ${store.description}`, options.signal);
   let last: string | undefined;
-  for (;;) {
-    const startAfter = last ?? options.startAfter;
-    const source = store.list(prefix, { ...options, startAfter })[Symbol.asyncIterator]();
-    let ended = false;
-    try {
-      for (;;) {
-        const next = await nextOf(source);
-        if (next.failed) {
-          ended = true;
-          await attempts.pauseAfter(next.error);
-          break;
-        }
-        if (next.result.done) {
-          ended = true;
-          return;
-        }
-        const entry = next.result.value;
-        const key = entry.kind === "object" ? entry.key : entry.prefix;
-        // A group comes again as long as one key in it is after its own prefix.
-        if (last !== undefined && compareKeys(key, last) <= 0) continue;
-        last = key;
-        attempts.progress();
-        yield entry;
-      }
-    } finally {
-      if (!ended) await source.return?.();
-    }
-  }
+  return repeated(
+    attempts,
+    () => store.list(prefix, { ...options, startAfter: last ?? options.startAfter }),
+    (entry) => {
+      const key = entry.kind === "object" ? entry.key : entry.prefix;
+      // A group comes again as long as one key in it is after its own prefix.
+      if (last !== undefined && compareKeys(key, last) <= 0) return false;
+      last = key;
+      attempts.progress();
+      return true;
+    },
+  );
 }
 
 /** From the beginning after a failure, since there is no place to go on from; each upload is told once. */
-async function* repeatedUploads(
+function repeatedUploads(
   store: ObjectStore,
   retry: Retry,
   prefix: string,
   options: Cancellable = {},
 ): AsyncGenerator<UnfinishedUpload> {
   const what = `list unfinished uploads in ${store.description}`;
-  const attempts = new Attempts(retry, what, options.signal);
   const told = new Set<string>();
+  return repeated(
+    new Attempts(retry, what, options.signal),
+    () => store.listUploads(prefix, options),
+    ({ key, id }) => {
+      const name = `${key}\n${id}`;
+      if (told.has(name)) return false;
+      told.add(name);
+      return true;
+    },
+  );
+}
+
+/** What `isNew` of a listing that is opened once more after each failure. */
+async function* repeated<T>(
+  attempts: Attempts,
+  open: () => AsyncIterable<T>,
+  isNew: (entry: T) => boolean,
+): AsyncGenerator<T> {
   for (;;) {
-    const source = store.listUploads(prefix, options)[Symbol.asyncIterator]();
+    const source = open()[Symbol.asyncIterator]();
     let ended = false;
     try {
       for (;;) {
@@ -258,11 +259,7 @@ async function* repeatedUploads(
           ended = true;
           return;
         }
-        const upload = next.result.value;
-        const name = `${upload.key}\n${upload.id}`;
-        if (told.has(name)) continue;
-        told.add(name);
-        yield upload;
+        if (isNew(next.result.value)) yield next.result.value;
       }
     } finally {
       if (!ended) await source.return?.();
