@@ -1,19 +1,11 @@
 /** A base backup of a running server into the store, from the first question to `backup.info`. */
 import { stat } from "node:fs/promises";
-import type { ObjectStore, Tags } from "../../providers/object_store.ts";
 import type { CompressionName } from "../compression/table.ts";
-import type { ServerLayout } from "../layout.ts";
-import type { ProgressListener } from "../progress.ts";
 import { archiveExtension } from "./archive_writer.ts";
 import { BackupError, reasonOf } from "./backup_error.ts";
-import { newBackupId } from "./backup_id.ts";
+import { beginBackup, type CommonBackupOptions, failed } from "./begin.ts";
 import type { ManifestChecksum, WalRange } from "./backup_manifest.ts";
-import {
-  type BackupInfo,
-  formatBackupInfo,
-  newBackupInfo,
-  type Tablespace,
-} from "./backup_info.ts";
+import { type BackupInfo, type Tablespace } from "./backup_info.ts";
 import { type CopiedData, copyCluster, systemIdentifierOf } from "./copy.ts";
 import { externalFiles, includedOutside } from "./external_files.ts";
 import { majorVersionOf } from "./hook.ts";
@@ -21,7 +13,6 @@ import { type OpenMember, textMember } from "./members.ts";
 import { type ArchiveSizes, partSizeFor } from "./part_sizes.ts";
 import type { PyDict, PyValue } from "./python_literal.ts";
 import { createRecorder, type Recorder } from "./recorder.ts";
-import { markRunning } from "./running_mark.ts";
 import {
   afterStop,
   learnFacts,
@@ -110,34 +101,13 @@ export interface BackupChecks extends WalChecks {
   readonly manifest: ManifestChecksum | null;
 }
 
-export interface BackupOptions {
-  readonly store: ObjectStore;
-  readonly layout: ServerLayout;
-  /** `--name` */
-  readonly name: string | undefined;
-  readonly tags: Tags | undefined;
+export interface BackupOptions extends CommonBackupOptions {
   readonly compression: CompressionName | undefined;
   readonly level: number | undefined;
   readonly jobs: number;
   readonly sizes: ArchiveSizes;
-  readonly immediateCheckpoint: boolean;
-  /** Seconds to wait for the last WAL to be archived; undefined for no limit. */
-  readonly archiveTimeout: number | undefined;
   readonly checks: BackupChecks;
-  readonly signal: AbortSignal;
-  readonly now: () => Date;
-  readonly onStarted: (id: string) => void;
-  readonly onProgress: ProgressListener;
-  /** What is worth an INFO line. */
-  readonly onNotice: (message: string) => void;
-  /** What the user should know even when all goes well. */
-  readonly onWarning: (message: string) => void;
-  /** Takes secrets out of what is stored as the error of a backup that failed. */
-  readonly redact?: ((text: string) => string) | undefined;
 }
-
-/** `backup.info` of a backup that failed is tried for so long, in milliseconds. */
-const LAST_WORDS_MS = 10_000;
 
 /**
  * Take a backup. From the moment there is an id, every failure (the signal too) leaves a `backup.info` with
@@ -150,28 +120,9 @@ const LAST_WORDS_MS = 10_000;
 export async function takeBackup(server: BackupServer, options: BackupOptions): Promise<string> {
   const { store, layout, signal, tags } = options;
   requireVersion(server);
-  const id = await newBackupId(store, layout, {
-    ...options,
-    // Two backups that start in the same second see nothing of each other in the store yet.
-    isFree: (free) => server.claim(`${store.description} ${layout.backup(free)}`),
-  });
-  const mark = await markRunning(store, layout, id, { ...options, exclusive: true });
-  options.onStarted(id);
+  const backup = await beginBackup(server, "cloud", options);
+  const { id, learn } = backup;
   const created = performance.now();
-  let info = newBackupInfo({
-    serverName: "cloud",
-    backupName: options.name ?? null,
-    version: server.version,
-  });
-  const learn = (known: Partial<BackupInfo>) => {
-    info = { ...info, ...known };
-    if (known.beginWal) mark.beginsAt(known.beginWal);
-  };
-  const putInfo = (limit: AbortSignal) =>
-    store.put(layout.backupInfo(id), new TextEncoder().encode(formatBackupInfo(info)), {
-      tags,
-      signal: limit,
-    });
   const uploader = createPartUploader({
     store,
     tags,
@@ -190,7 +141,7 @@ export async function takeBackup(server: BackupServer, options: BackupOptions): 
     verifyPages: options.checks.pages !== "off",
     onWarning: options.onWarning,
   });
-  let action = "uploading data";
+  let action: Parameters<typeof failed>[0] = "uploading data";
   try {
     const { range, wal } = await storeCluster(id, server, options, uploader, recorder, learn);
     await uploader.finish();
@@ -199,23 +150,15 @@ export async function takeBackup(server: BackupServer, options: BackupOptions): 
     await prove(id, wal, uploader.stored(), recorder, options);
     learn({ copyStats: copyStats(uploader, options.jobs, created), status: "DONE" });
     action = "uploading backup.info file";
-    await putInfo(signal);
+    await backup.storeInfo(signal);
     return id;
   } catch (error) {
     const reason = reasonOf(error);
-    const { redact = (text) => text } = options;
-    learn({ status: "FAILED", error: redact(`failure ${action} (${reason})`) });
-    const lastWords = async () => {
-      try {
-        await putInfo(AbortSignal.timeout(LAST_WORDS_MS));
-      } catch (problem) {
-        options.onWarning(`Cannot store backup.info of the failed backup: ${reasonOf(problem)}`);
-      }
-    };
-    await Promise.all([uploader.abort(), recorder.abort(), lastWords()]);
+    learn(failed(action, reason, options));
+    await Promise.all([uploader.abort(), recorder.abort(), backup.storeLastWords()]);
     throw new BackupError("failed", `Backup ${id} failed: ${reason}`, { cause: error });
   } finally {
-    await mark.end();
+    await backup.end();
   }
 }
 

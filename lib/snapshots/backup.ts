@@ -2,7 +2,6 @@
  * A backup made of disk snapshots: the server is told that a backup begins, the cloud takes the snapshots, the
  * server is told that it ends. The store holds `backup.info` and `backup_label` only.
  */
-import type { ObjectStore, Tags } from "../../providers/object_store.ts";
 import {
   type AttachedDisk,
   type Identifiers,
@@ -12,10 +11,9 @@ import {
 } from "../../providers/snapshots/provider.ts";
 import type { BackupServer } from "../backup/backup.ts";
 import { BackupError, reasonOf } from "../backup/backup_error.ts";
-import { newBackupId } from "../backup/backup_id.ts";
-import { type BackupInfo, formatBackupInfo, newBackupInfo } from "../backup/backup_info.ts";
+import { beginBackup, type CommonBackupOptions, failed } from "../backup/begin.ts";
+import type { BackupInfo } from "../backup/backup_info.ts";
 import type { PyValue } from "../backup/python_literal.ts";
-import { markRunning } from "../backup/running_mark.ts";
 import type { SnapshotRecord, SnapshotsInfo } from "../backup/snapshots_info.ts";
 import {
   afterStop,
@@ -26,21 +24,12 @@ import {
   started,
   stopped,
 } from "../backup/steps.ts";
-import {
-  awaitWalOfBackup,
-  judgeMissingWal,
-  neededWal,
-  type WalChecks,
-} from "../backup/wal_of_backup.ts";
-import type { ServerLayout } from "../layout.ts";
-import type { ProgressListener } from "../progress.ts";
+import { awaitWalOfBackup, judgeMissingWal, neededWal } from "../backup/wal_of_backup.ts";
 import { type Host, HostError } from "./host.ts";
 import { notCovered, type PlannedDisk, planSnapshots, snapshotNames } from "./plan.ts";
 import { type Left, removeSnapshots } from "./remove.ts";
 
-export interface SnapshotBackupOptions {
-  readonly store: ObjectStore;
-  readonly layout: ServerLayout;
+export interface SnapshotBackupOptions extends CommonBackupOptions {
   readonly provider: SnapshotProvider;
   readonly host: Host;
   readonly instance: string;
@@ -48,27 +37,8 @@ export interface SnapshotBackupOptions {
   readonly disks: readonly string[];
   /** Milliseconds that the snapshots may take, and the option that says so. */
   readonly limit: { readonly ms: number; readonly option: string };
-  /** `--name` */
-  readonly name: string | undefined;
-  readonly tags: Tags | undefined;
-  readonly immediateCheckpoint: boolean;
-  /** Seconds to wait for the last WAL to be archived; undefined for no limit. */
-  readonly archiveTimeout: number | undefined;
-  readonly checks: WalChecks;
-  readonly signal: AbortSignal;
-  readonly now: () => Date;
-  readonly onStarted: (id: string) => void;
-  readonly onProgress: ProgressListener;
-  /** What is worth an INFO line. */
-  readonly onNotice: (message: string) => void;
-  /** What the user should know even when all goes well. */
-  readonly onWarning: (message: string) => void;
-  /** Takes secrets out of what is stored as the error of a backup that failed. */
-  readonly redact?: ((text: string) => string) | undefined;
 }
 
-/** `backup.info` of a backup that failed is tried for so long, in milliseconds. */
-const LAST_WORDS_MS = 10_000;
 /** After a failure the cloud has so long to delete the snapshots, in milliseconds. */
 const REMOVAL_MS = 60_000;
 
@@ -84,50 +54,28 @@ export async function takeSnapshotBackup(
   server: BackupServer,
   options: SnapshotBackupOptions,
 ): Promise<string> {
-  const { store, layout, provider, host, signal, tags, onWarning } = options;
+  const { provider, host, signal, onWarning } = options;
   requireVersion(server);
   const preview = await planSnapshots(provider, host, options, signal).catch((error) => {
     if (!(error instanceof SnapshotError) && !(error instanceof HostError)) throw error;
     throw new BackupError("refused", error.message, { cause: error });
   });
   for (const disk of preview.disks) describeDisk(disk, options);
-  const id = await newBackupId(store, layout, {
-    ...options,
-    isFree: (free) => server.claim(`${store.description} ${layout.backup(free)}`),
-  });
-  const mark = await markRunning(store, layout, id, { ...options, exclusive: true });
-  options.onStarted(id);
-  let info = newBackupInfo({
-    serverName: layout.server,
-    backupName: options.name ?? null,
-    version: server.version,
-  });
-  const learn = (known: Partial<BackupInfo>) => {
-    info = { ...info, ...known };
-    if (known.beginWal) mark.beginsAt(known.beginWal);
-  };
-  const putInfo = (limit: AbortSignal) =>
-    store.put(layout.backupInfo(id), new TextEncoder().encode(formatBackupInfo(info)), {
-      tags,
-      signal: limit,
-    });
+  const backup = await beginBackup(server, options.layout.server, options);
+  const { id, learn } = backup;
   const taken = new Taken(provider);
-  let action = "uploading data";
+  let action: Parameters<typeof failed>[0] = "uploading data";
   try {
     await backUp(id, server, options, taken, learn);
     learn({ status: "DONE" });
     action = "uploading backup.info file";
-    await putInfo(signal);
+    await backup.storeInfo(signal);
     return id;
   } catch (error) {
     const reason = reasonOf(error);
     // Recorded first: whatever happens to us from here on, deleting the backup finds the snapshots.
-    learn({
-      status: "FAILED",
-      error: (options.redact ?? String)(`failure ${action} (${reason})`),
-      snapshotsInfo: taken.info(),
-    });
-    const recorded = await lastWords(putInfo, onWarning);
+    learn({ ...failed(action, reason, options), snapshotsInfo: taken.info() });
+    const recorded = await backup.storeLastWords();
     if (!taken.isEmpty()) {
       if (!recorded && action !== "uploading data") {
         // Perhaps the store has a backup.info that says DONE, whose snapshots these are.
@@ -136,12 +84,12 @@ export async function takeSnapshotBackup(
         const left = await removeSnapshots(provider, taken.all(), AbortSignal.timeout(REMOVAL_MS));
         describeRemoval(id, taken, left, recorded, options);
         learn({ snapshotsInfo: left.length === 0 ? null : taken.info(left) });
-        if (recorded) await lastWords(putInfo, onWarning);
+        if (recorded) await backup.storeLastWords();
       }
     }
     throw new BackupError("failed", `Backup ${id} failed: ${reason}`, { cause: error });
   } finally {
-    await mark.end();
+    await backup.end();
   }
 }
 
@@ -324,20 +272,6 @@ function progressTeller(
     );
     progress("waiting for the snapshots", Math.round(done), total > 0 ? total : null);
   };
-}
-
-/** @returns whether `backup.info` is stored */
-async function lastWords(
-  putInfo: (limit: AbortSignal) => Promise<void>,
-  onWarning: (message: string) => void,
-): Promise<boolean> {
-  try {
-    await putInfo(AbortSignal.timeout(LAST_WORDS_MS));
-    return true;
-  } catch (problem) {
-    onWarning(`Cannot store backup.info of the failed backup: ${reasonOf(problem)}`);
-    return false;
-  }
 }
 
 function describeRemoval(
