@@ -1,5 +1,5 @@
 /** An HTTP proxy before an S3 server that tells how many requests of each kind, and connections, came through it. */
-import http from "node:http";
+import { startAnsweringProxy } from "../servers/answering_proxy.ts";
 
 export interface CountingProxy extends AsyncDisposable {
   readonly endpoint: string;
@@ -9,41 +9,25 @@ export interface CountingProxy extends AsyncDisposable {
 
 /** @param target `http://HOST:PORT` */
 export async function startCountingProxy(target: string): Promise<CountingProxy> {
-  const { hostname, port } = new URL(target);
-  const agent = new http.Agent({ keepAlive: true });
+  const proxy = await startAnsweringProxy(target);
   let requests = new Map<string, number>();
-  let connections = 0;
-  const server = http.createServer((incoming, outgoing) => {
-    const { method = "GET", url = "/", headers } = incoming;
-    const operation = operationOf(method, url);
-    requests.set(operation, (requests.get(operation) ?? 0) + 1);
-    const onward = http.request({ hostname, port, method, path: url, headers, agent }, (reply) => {
-      outgoing.writeHead(reply.statusCode ?? 502, reply.headers);
-      reply.pipe(outgoing);
+  const countAnew = () => {
+    requests = new Map();
+    proxy.plan(({ method, url }) => {
+      const operation = operationOf(method, url);
+      requests.set(operation, (requests.get(operation) ?? 0) + 1);
+      return null;
     });
-    onward.on("error", () => outgoing.destroy());
-    incoming.pipe(onward);
-  });
-  server.on("connection", () => connections++);
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", resolve);
-  });
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("The proxy has no port");
+  };
+  countAnew();
   return {
-    endpoint: `http://127.0.0.1:${address.port}`,
+    endpoint: proxy.endpoint,
     take() {
-      const taken = { requests, connections };
-      requests = new Map();
-      connections = 0;
+      const taken = { requests, connections: proxy.connections };
+      countAnew();
       return taken;
     },
-    async [Symbol.asyncDispose]() {
-      agent.destroy();
-      server.closeAllConnections();
-      await new Promise((resolve) => server.close(resolve));
-    },
+    [Symbol.asyncDispose]: () => proxy[Symbol.asyncDispose](),
   };
 }
 

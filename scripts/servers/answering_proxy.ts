@@ -13,6 +13,8 @@ export interface Answer {
 /** Null passes the request on. */
 export type AnswerPlan = (request: {
   readonly method: string;
+  /** Path and query. */
+  readonly url: string;
   /** From 1, since the plan was made. */
   readonly number: number;
 }) => Answer | null;
@@ -22,6 +24,8 @@ export interface AnsweringProxy extends AsyncDisposable {
   readonly endpoint: string;
   /** Requests since the plan was made. */
   readonly requests: number;
+  /** Connections that were opened since the plan was made. */
+  readonly connections: number;
   plan(plan: AnswerPlan): void;
 }
 
@@ -31,10 +35,11 @@ export async function startAnsweringProxy(target: string): Promise<AnsweringProx
   const agent = new http.Agent({ keepAlive: true });
   let current: AnswerPlan = () => null;
   let requests = 0;
+  let connections = 0;
   const server = http.createServer((incoming, outgoing) => {
     requests++;
     const { method = "GET", url = "/", headers } = incoming;
-    const answer = current({ method, number: requests });
+    const answer = current({ method, url, number: requests });
     if (answer !== null) {
       // As servers do: the body is taken before the answer.
       incoming.resume();
@@ -52,6 +57,7 @@ export async function startAnsweringProxy(target: string): Promise<AnsweringProx
     onward.on("error", () => outgoing.destroy());
     incoming.pipe(onward);
   });
+  server.on("connection", () => connections++);
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
     server.listen(0, "127.0.0.1", resolve);
@@ -63,8 +69,12 @@ export async function startAnsweringProxy(target: string): Promise<AnsweringProx
     get requests() {
       return requests;
     },
+    get connections() {
+      return connections;
+    },
     plan(plan) {
       requests = 0;
+      connections = 0;
       current = plan;
     },
     async [Symbol.asyncDispose]() {
