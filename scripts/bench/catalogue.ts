@@ -14,13 +14,14 @@ const BUCKET = "bench";
 const PER_FOLDER = 256;
 /** Backups, and with them WAL, that a deletion leaves. */
 const KEPT = 2;
-/** Backups of the archive whose WAL is deleted. */
-const FEW = 10;
+/** At most, backups of the archive that a deletion goes through. */
+const DELETED_OF = 1000;
 
 export async function catalogue(context: BenchContext): Promise<string> {
   const wals = sizeOf("BENCH_WALS", 1_000_000);
   const backups = sizeOf("BENCH_BACKUPS", 10_000);
   const rows: (readonly (string | number)[])[] = [];
+  const deletedOf = Math.min(backups, DELETED_OF);
   const policy = ["--retention-policy", `REDUNDANCY ${KEPT}`];
   const cases = [
     {
@@ -39,9 +40,10 @@ export async function catalogue(context: BenchContext): Promise<string> {
       of: wals,
     },
     {
-      title: `backup-delete with ${wals} WAL files, all but the last ${KEPT} of ${FEW} backups`,
+      title:
+        `backup-delete with ${wals} WAL files, all but the last ${KEPT} of ${deletedOf} backups`,
       wals,
-      backups: FEW,
+      backups: deletedOf,
       words: ["backup-delete", ...policy],
       of: wals,
     },
@@ -95,8 +97,8 @@ function rowOf(title: string, figures: Figures | undefined, store: ListingS3, of
 
 function sizeOf(name: string, usual: number): number {
   const size = Number(Deno.env.get(name) ?? usual);
-  if (!Number.isInteger(size) || size < FEW) {
-    throw new RangeError(`${name} is to be a number from ${FEW} on, not ${size}`);
+  if (!Number.isInteger(size) || size <= KEPT) {
+    throw new RangeError(`${name} is to be a number above ${KEPT}, not ${size}`);
   }
   return size;
 }

@@ -52,7 +52,8 @@ export async function openContext(
   executable: string,
   tell: (text: string) => void,
 ): Promise<OpenContext> {
-  const { newest, packaged } = await ensureBarman(tell);
+  const alone = Deno.env.get("BENCH_PEERS") === "none";
+  const { newest, packaged } = alone ? { newest: null, packaged: null } : await ensureBarman(tell);
   const data = await openBenchData(tell);
   let s3: Promise<BenchS3> | undefined;
   return {
@@ -60,7 +61,7 @@ export async function openContext(
     peers: {
       barman: newest,
       oldBarman: packaged,
-      pgbackrest: await isThere("/usr/bin/pgbackrest") ? "/usr/bin/pgbackrest" : null,
+      pgbackrest: !alone && await isThere("/usr/bin/pgbackrest") ? "/usr/bin/pgbackrest" : null,
     },
     data,
     s3: () => s3 ??= startS3(),
