@@ -49,7 +49,7 @@ export function withBandwidthLimit(
     throw new RangeError(`Bandwidth must be above 0 bytes a second, not ${bytesPerSecond}`);
   }
   const turn = turnstile(bytesPerSecond, clock);
-  const { objectLock } = store;
+  const { objectLock, putContent } = store;
   return {
     provider: store.provider,
     description: store.description,
@@ -65,6 +65,13 @@ export function withBandwidthLimit(
       turn.count(body.length);
       await store.put(key, body, options);
     },
+    ...(putContent === undefined ? {} : {
+      async putContent(key, content, options) {
+        options?.signal?.throwIfAborted();
+        turn.count(content.length);
+        await putContent.call(store, key, content, options);
+      },
+    }),
     async startMultipart(key, options) {
       return limitedUpload(await store.startMultipart(key, options), turn);
     },

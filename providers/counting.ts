@@ -2,7 +2,10 @@
 import type { MultipartUpload, ObjectReader, ObjectStore } from "./object_store.ts";
 
 export type CountedCall =
-  | Exclude<keyof ObjectStore, "provider" | "description" | "limits" | "capabilities" | "close">
+  | Exclude<
+    keyof ObjectStore,
+    "provider" | "description" | "limits" | "capabilities" | "putContent" | "close"
+  >
   | "uploadPart"
   | "complete"
   | "abort";
@@ -10,7 +13,7 @@ export type CountedCall =
 export interface StoreCounts {
   /** Calls begun, by kind; kinds that were not called are absent. A listing counts once. */
   readonly calls: Partial<Record<CountedCall, number>>;
-  /** Bytes handed to `put` and `uploadPart`. */
+  /** Bytes handed to `put`, `putContent` (which counts as a `put`) and `uploadPart`. */
   readonly bytesSent: number;
   /** Bytes that came out of bodies. */
   readonly bytesReceived: number;
@@ -45,7 +48,7 @@ export function withCounting(
       return upload.abort(options);
     },
   });
-  const { objectLock } = store;
+  const { objectLock, putContent } = store;
   const countedReader = ({ object, body }: ObjectReader): ObjectReader => ({
     object,
     body: passing(body, (bytes) => bytesReceived += bytes),
@@ -82,6 +85,13 @@ export function withCounting(
         bytesSent += body.length;
         return store.put(key, body, options);
       },
+      ...(putContent === undefined ? {} : {
+        putContent(key, content, options) {
+          count("put");
+          bytesSent += content.length;
+          return putContent.call(store, key, content, options);
+        },
+      }),
       async startMultipart(key, options) {
         count("startMultipart");
         return countedUpload(await store.startMultipart(key, options));

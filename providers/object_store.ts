@@ -110,6 +110,18 @@ export interface PutOptions extends Cancellable {
   readonly conditionKept?: boolean | undefined;
 }
 
+/** Content of an object that is not in memory as a whole. */
+export interface ObjectContent {
+  /** Bytes. */
+  readonly length: number;
+  /**
+   * The bytes from the beginning; called as often as they are needed (to sum them up before they are sent, for another
+   * attempt). A chunk may be overwritten once the next is asked for. Rejects rather than give another number of bytes,
+   * and before the last of them.
+   */
+  read(): AsyncIterable<Uint8Array>;
+}
+
 /** What `complete` needs to know of a part. */
 export interface UploadedPart {
   /** 1..limits.maxParts */
@@ -189,6 +201,8 @@ export interface ObjectStore {
   get(key: string, options?: GetOptions): Promise<ObjectReader>;
   /** Write a whole object at once; an existing one is replaced unless `createOnly`. */
   put(key: string, body: Uint8Array, options?: PutOptions): Promise<void>;
+  /** The same with little memory. Absent where a store needs it all at once. */
+  putContent?(key: string, content: ObjectContent, options?: PutOptions): Promise<void>;
   startMultipart(key: string, options?: PutOptions): Promise<MultipartUpload>;
   /**
    * Uploads in parts that were neither completed nor aborted, of keys that start with `prefix`: those of other processes

@@ -71,7 +71,7 @@ export function withRetry(
 ): ObjectStore {
   const retry: Retry = { policy: { ...DEFAULT_POLICY, ...policy }, onNotice };
   const where = store.description;
-  const { objectLock } = store;
+  const { objectLock, putContent } = store;
   return {
     provider: store.provider,
     description: where,
@@ -87,6 +87,15 @@ export function withRetry(
     get: (key, options) => resumedGet(store, retry, key, options),
     put: (key, body, options) =>
       repeat(retry, `write ${key}`, options, () => store.put(key, body, options)),
+    ...(putContent === undefined ? {} : {
+      putContent: (key, content, options) =>
+        repeat(
+          retry,
+          `write ${key}`,
+          options,
+          () => putContent.call(store, key, content, options),
+        ),
+    }),
     async startMultipart(key, options) {
       const upload = await repeat(
         retry,

@@ -53,7 +53,7 @@ export const command = defineCommand({
     value(
       "compressionLevel",
       ["--compression-level"],
-      "low, medium (default; zstd: 3, lz4: low), high, or a number (gzip, bzip2, xz: 1 to 9, zstd: -22 to 22, lz4: 0 to " +
+      "low, medium (default; zstd, lz4: low), high, or a number (gzip, bzip2, xz: 1 to 9, zstd: -22 to 22, lz4: 0 to " +
         "16; the nearest of these is taken)",
       { parse: levelWord },
     ),
@@ -160,7 +160,7 @@ export const command = defineCommand({
     compression,
     level: compression === null
       ? undefined
-      : compressionLevel(compression, options.compressionLevel),
+      : compressionLevel(compression, options.compressionLevel, "wal"),
     tags: wal.kind === "history" ? options.historyTags ?? options.historyTag ?? tags : tags,
     overwrite: options.overwrite,
     unchecked: options.noWalCheck,

@@ -6,7 +6,9 @@ const MATCH_MARGIN = 12;
 /** and at least so many literals follow it. */
 const LAST_LITERALS = 5;
 const FARTHEST = 65535;
-const HASH_BITS = 15;
+/** A table that stays in the nearest cache is faster than the few more matches that a larger one finds. */
+const FAST_HASH_BITS = 14;
+const THOROUGH_HASH_BITS = 15;
 
 /** Bytes that a block of `size` bytes takes at most. */
 export function largestLz4Block(size: number): number {
@@ -18,7 +20,7 @@ export function largestLz4Block(size: number): number {
  * in the buffer plus 1, so that 0 means none; `slide` moves them along with the buffer.
  */
 export class Lz4Encoder {
-  readonly #heads = new Int32Array(1 << HASH_BITS);
+  readonly #heads: Int32Array;
   /** Distance to the position before with the same hash; only for the thorough search. */
   readonly #chain: Uint16Array | undefined;
   readonly #depth: number;
@@ -26,6 +28,7 @@ export class Lz4Encoder {
 
   /** @param level 0..2 fast, 3..16 more and more thorough */
   constructor(level: number) {
+    this.#heads = new Int32Array(1 << (level >= 3 ? THOROUGH_HASH_BITS : FAST_HASH_BITS));
     if (level >= 3) {
       this.#chain = new Uint16Array(65536);
       this.#depth = level <= 6 ? 2 * (level - 2) : 1 << Math.min(level - 3, 9);
@@ -66,6 +69,7 @@ export class Lz4Encoder {
     out: Uint8Array,
   ): number {
     const heads = this.#heads;
+    const view = viewOf(buffer);
     const depth = this.#depth;
     const searchEnd = to - MATCH_MARGIN;
     const matchEnd = to - LAST_LITERALS;
@@ -83,22 +87,23 @@ export class Lz4Encoder {
       bestLength = 0;
       if (at <= searchEnd) {
         for (; inserted <= at; inserted++) {
-          const h = hash(buffer, inserted);
+          const h = hash(view.getInt32(inserted, true), THOROUGH_HASH_BITS);
           const distance = inserted + 1 - (heads[h] as number);
           chain[inserted & 65535] = heads[h] !== 0 && distance <= FARTHEST ? distance : 0;
           heads[h] = inserted + 1;
         }
         let candidate = at;
         let length = waitingLength > MIN_MATCH - 1 ? waitingLength : MIN_MATCH - 1;
-        const first = word(buffer, at);
+        const first = view.getInt32(at, true);
         for (let tries = depth; tries > 0; tries--) {
           const distance = chain[candidate & 65535] as number;
           candidate -= distance;
           if (distance === 0 || at - candidate > FARTHEST || candidate < 0) break;
           if (
-            buffer[candidate + length] === buffer[at + length] && word(buffer, candidate) === first
+            buffer[candidate + length] === buffer[at + length] &&
+            view.getInt32(candidate, true) === first
           ) {
-            const found = matchLength(buffer, candidate, at, matchEnd);
+            const found = endOfMatch(view, candidate + MIN_MATCH, at + MIN_MATCH, matchEnd) - at;
             if (found > length) {
               length = found;
               bestLength = found;
@@ -223,6 +228,7 @@ function encodeFast(
   to: number,
   out: Uint8Array,
 ): number {
+  const view = viewOf(buffer);
   const searchEnd = to - MATCH_MARGIN;
   const matchEnd = to - LAST_LITERALS;
   let anchor = from;
@@ -231,38 +237,44 @@ function encodeFast(
   // Data that has no matches is passed over faster and faster.
   let misses = 1 << 6;
   while (at <= searchEnd) {
-    const first = word(buffer, at);
-    const h = Math.imul(first, 0x9e3779b1) >>> (32 - HASH_BITS);
+    const first = view.getInt32(at, true);
+    const h = hash(first, FAST_HASH_BITS);
     let candidate = (heads[h] as number) - 1;
     heads[h] = at + 1;
-    if (candidate < 0 || at - candidate > FARTHEST || word(buffer, candidate) !== first) {
+    if (
+      candidate < 0 || at - candidate > FARTHEST || view.getInt32(candidate, true) !== first
+    ) {
       at += misses++ >>> 6;
       continue;
     }
     misses = 1 << 6;
-    let length = matchLength(buffer, candidate, at, matchEnd);
-    while (at > anchor && candidate > 0 && buffer[at - 1] === buffer[candidate - 1]) {
-      at--;
-      candidate--;
-      length++;
-    }
-    o = writeSequence(buffer, anchor, at - anchor, at - candidate, length, out, o);
-    at += length;
+    const distance = at - candidate;
+    const end = endOfMatch(view, candidate + MIN_MATCH, at + MIN_MATCH, matchEnd);
+    while (at > anchor && at > distance && buffer[at - 1] === buffer[at - 1 - distance]) at--;
+    o = writeSequence(buffer, anchor, at - anchor, distance, end - at, out, o);
+    at = end;
     anchor = at;
-    if (at <= searchEnd) heads[hash(buffer, at - 2)] = at - 1;
+    if (at <= searchEnd) heads[hash(view.getInt32(at - 2, true), FAST_HASH_BITS)] = at - 1;
   }
   return writeLastLiterals(buffer, anchor, to, out, o);
 }
 
-/** How far two positions agree, not beyond `end`; the first 4 bytes are known to. */
-function matchLength(buffer: Uint8Array, candidate: number, at: number, end: number): number {
-  let i = at + MIN_MATCH;
-  let j = candidate + MIN_MATCH;
-  while (i < end && buffer[i] === buffer[j]) {
-    i++;
-    j++;
+/** Where what begins at two positions ceases to be the same, seen from the later one, `at`; `end` at most. */
+export function endOfMatch(view: DataView, candidate: number, at: number, end: number): number {
+  const distance = at - candidate;
+  while (at + 4 <= end) {
+    const difference = view.getInt32(at, true) ^ view.getInt32(at - distance, true);
+    // The lowest bit that differs tells the byte.
+    if (difference !== 0) return at + ((31 - Math.clz32(difference & -difference)) >>> 3);
+    at += 4;
   }
-  return i - at;
+  while (at < end && view.getUint8(at) === view.getUint8(at - distance)) at++;
+  return at;
+}
+
+/** Words are read through it: one load instead of four, which runtimes compile to just that. */
+export function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 function writeSequence(
@@ -303,7 +315,7 @@ function writeLiterals(
   o: number,
 ): number {
   if (count >= 15) o = writeLength(count - 15, out, o);
-  if (count <= 16) {
+  if (count <= 32) {
     for (let i = 0; i < count; i++) out[o++] = buffer[from + i] as number;
     return o;
   }
@@ -317,11 +329,6 @@ function writeLength(left: number, out: Uint8Array, o: number): number {
   return o;
 }
 
-function hash(buffer: Uint8Array, at: number): number {
-  return Math.imul(word(buffer, at), 0x9e3779b1) >>> (32 - HASH_BITS);
-}
-
-function word(buffer: Uint8Array, at: number): number {
-  return (buffer[at] as number) | ((buffer[at + 1] as number) << 8) |
-    ((buffer[at + 2] as number) << 16) | ((buffer[at + 3] as number) << 24);
+function hash(word: number, bits: number): number {
+  return Math.imul(word, 0x9e3779b1) >>> (32 - bits);
 }

@@ -1,4 +1,4 @@
-import { copyMatch } from "./lz4_block.ts";
+import { copyMatch, endOfMatch, viewOf } from "./lz4_block.ts";
 
 const HASH_BITS = 14;
 
@@ -15,6 +15,7 @@ export function largestSnappyBlock(size: number): number {
  */
 export function encodeSnappyBlock(input: Uint8Array, out: Uint8Array, table: Uint16Array): number {
   const size = input.length;
+  const view = viewOf(input);
   let o = 0;
   let rest = size;
   for (; rest >= 128; rest >>>= 7) out[o++] = (rest & 127) | 128;
@@ -27,23 +28,22 @@ export function encodeSnappyBlock(input: Uint8Array, out: Uint8Array, table: Uin
   let at = 1;
   let misses = 1 << 5;
   while (at <= searchEnd) {
-    const first = word(input, at);
+    const first = view.getInt32(at, true);
     const h = Math.imul(first, 0x1e35a7bd) >>> (32 - HASH_BITS);
     const candidate = table[h] as number;
     table[h] = at;
-    if (word(input, candidate) !== first || candidate >= at) {
+    if (view.getInt32(candidate, true) !== first || candidate >= at) {
       at += misses++ >>> 5;
       continue;
     }
     misses = 1 << 5;
-    let i = at + 4;
-    for (let j = candidate + 4; i < size && input[i] === input[j]; j++) i++;
+    const end = endOfMatch(view, candidate + 4, at + 4, size);
     if (at > anchor) o = writeLiteral(input, anchor, at, out, o);
-    o = writeCopy(at - candidate, i - at, out, o);
-    at = i;
-    anchor = i;
+    o = writeCopy(at - candidate, end - at, out, o);
+    at = end;
+    anchor = end;
     if (at <= searchEnd) {
-      table[Math.imul(word(input, at - 1), 0x1e35a7bd) >>> (32 - HASH_BITS)] = at - 1;
+      table[Math.imul(view.getInt32(at - 1, true), 0x1e35a7bd) >>> (32 - HASH_BITS)] = at - 1;
     }
   }
   return anchor < size ? writeLiteral(input, anchor, size, out, o) : o;
@@ -99,7 +99,7 @@ export function decodeSnappyBlock(block: Uint8Array, most: number): Uint8Array |
       i += 2;
     } else {
       if (i + 4 > end) return undefined;
-      distance = word(block, i) >>> 0;
+      distance = viewOf(block).getUint32(i, true);
       i += 4;
     }
     if (distance === 0 || distance > o || o + length > size) return undefined;
@@ -153,9 +153,4 @@ function writeLongCopy(distance: number, length: number, out: Uint8Array, o: num
   out[o++] = distance & 255;
   out[o++] = distance >>> 8;
   return o;
-}
-
-function word(buffer: Uint8Array, at: number): number {
-  return (buffer[at] as number) | ((buffer[at + 1] as number) << 8) |
-    ((buffer[at + 2] as number) << 16) | ((buffer[at + 3] as number) << 24);
 }

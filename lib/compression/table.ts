@@ -23,6 +23,8 @@ export interface CompressionLevels {
   readonly high: number;
   /** Without a word about it; medium when absent. Where Barman's medium takes much time and saves little. */
   readonly usual?: number;
+  /** The same for WAL, which a server waits for; `usual` when absent. */
+  readonly usualForWal?: number;
 }
 
 export interface CompressOptions {
@@ -75,7 +77,7 @@ export const COMPRESSIONS: Readonly<Record<CompressionName, Compression>> = {
     name: "zstd",
     walSuffix: ".zst",
     tarExtension: "tar.zst",
-    levels: { min: -22, max: 22, low: 1, medium: 4, high: 9, usual: 3 },
+    levels: { min: -22, max: 22, low: 1, medium: 4, high: 9, usual: 3, usualForWal: 1 },
   },
   lz4: {
     name: "lz4",
@@ -89,15 +91,19 @@ export const COMPRESSION_NAMES = Object.keys(COMPRESSIONS) as readonly Compressi
 
 /**
  * The level to compress with: a word becomes its number, a number out of range the nearest end,
- * nothing the usual level. Undefined for a format without levels.
+ * nothing the usual level of what is compressed. Undefined for a format without levels.
  */
 export function compressionLevel(
   name: CompressionName,
   wanted?: number | "low" | "medium" | "high" | undefined,
+  what: "wal" | "backup" = "backup",
 ): number | undefined {
   const levels = COMPRESSIONS[name].levels;
   if (levels === null) return undefined;
-  if (wanted === undefined) return levels.usual ?? levels.medium;
+  if (wanted === undefined) {
+    const { usual = levels.medium, usualForWal = usual } = levels;
+    return what === "wal" ? usualForWal : usual;
+  }
   if (typeof wanted === "string") return levels[wanted];
   return Math.min(levels.max, Math.max(levels.min, Math.trunc(wanted)));
 }

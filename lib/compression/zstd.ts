@@ -11,8 +11,8 @@ const SKIPPABLE = 0x184d2a50;
 const LARGEST_WINDOW = 2 ** 27;
 const LARGEST_BLOCK = 128 * 1024;
 
-/** Input for each thread at once, two jobs of it: what a thread waits for at the end of a block is one job at most. */
-const BLOCK = 1024 * 1024;
+/** Input for each thread at once. */
+const BLOCK = 512 * 1024;
 const JOB = 512 * 1024;
 /** This thread can't feed more, and each takes some MiB. */
 const MOST_THREADS = 8;

@@ -18,7 +18,7 @@ import { NOTHING_KNOWN, requireCluster, type Verdict, type Verdicts } from "./id
 import { inspectWal } from "./inspect.ts";
 import { openLocalFile } from "./local_file.ts";
 import type { WalName } from "./segment.ts";
-import { uploadStream } from "./upload.ts";
+import { fitsPut, uploadFile, uploadStream } from "./upload.ts";
 
 export interface ArchiveRequest {
   /** The file to read. */
@@ -100,28 +100,32 @@ export async function archiveWal(
   try {
     const header = plan.unchecked ? null : await inspectWal(file, path, wal, log);
     // The upload copies what it gets, and codecs are done with a chunk when they ask for the next.
-    const content = compression === null
-      ? file.read(true)
-      : compressStream(compression, file.read(options.memory?.file ?? true), {
-        level,
-        contentSize: file.size,
-        // Several files at once keep all cores busy by themselves.
-        concurrency: options.memory === undefined ? undefined : 1,
-        reuse: true,
-        signal,
-      });
+    const content = () =>
+      compression === null
+        ? file.read(true)
+        : compressStream(compression, file.read(options.memory?.file ?? true), {
+          level,
+          contentSize: file.size,
+          // Several files at once keep all cores busy by themselves.
+          concurrency: options.memory === undefined ? undefined : 1,
+          reuse: true,
+          signal,
+        });
     const look = lookAtArchive(store, plan, header, options);
     // What it claims has to be given back even when the upload does not wait for it.
     const release = async () => await (await look.catch(() => null))?.claim?.release();
     try {
-      const storedSize = await uploadStream(store, key, content, {
+      const how = {
         tags,
         signal,
         expectedSize: file.size,
         memory: options.memory?.object,
         ready: look,
-        onWarning: (message) => log.warning(message),
-      });
+        onWarning: (message: string) => log.warning(message),
+      };
+      const storedSize = compression === null && fitsPut(store, file)
+        ? await uploadFile(store, key, file, how)
+        : await uploadStream(store, key, content(), how);
       await release();
       return { outcome: "stored", key, size: file.size, storedSize };
     } catch (error) {

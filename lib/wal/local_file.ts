@@ -81,8 +81,13 @@ async function* readUnchanged(
       );
     }
     position += bytesRead;
+    // Before the last byte, which would make the object complete that it is sent to.
+    if (position === size) await requireSize(handle, path, size);
     yield chunk.subarray(0, bytesRead);
   }
+}
+
+async function requireSize(handle: FileHandle, path: string, size: number): Promise<void> {
   const now = (await handle.stat()).size;
   if (now !== size) {
     throw new Error(

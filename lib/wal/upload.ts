@@ -1,4 +1,5 @@
 /** Upload a stream of unknown length with bounded memory: small ones in one request, others in parts. */
+import type { LocalFile } from "./local_file.ts";
 import {
   type MultipartUpload,
   type ObjectStore,
@@ -62,6 +63,44 @@ export async function uploadStream(
     // A source that was left in the middle must give back its file.
     await chunks.return?.();
   }
+}
+
+/** Can a file go as it is to the store in one `put`, with little of it in memory? */
+export function fitsPut(store: ObjectStore, file: LocalFile): boolean {
+  const { maxPutSize } = store.limits;
+  return store.putContent !== undefined && file.size <= Math.min(maxPutSize, SLOTS * PART_SIZE);
+}
+
+/**
+ * The same as `uploadStream` for a file as it is, if it `fitsPut`: twice read instead of once kept.
+ * @returns the bytes written
+ * @throws as `uploadStream`
+ */
+export async function uploadFile(
+  store: ObjectStore,
+  key: string,
+  file: LocalFile,
+  options: UploadOptions,
+): Promise<number> {
+  const { signal, tags } = options;
+  const { createOnly, conditionKept } = await options.ready ?? options;
+  let failure: unknown;
+  const read = async function* () {
+    try {
+      yield* file.read(true);
+    } catch (error) {
+      failure = error;
+      throw error;
+    }
+  };
+  const content = { length: file.size, read };
+  try {
+    await store.putContent?.(key, content, { tags, createOnly, conditionKept, signal });
+  } catch (error) {
+    // What the store says of it is that it could not be sent.
+    throw failure ?? error;
+  }
+  return file.size;
 }
 
 async function uploadParts(

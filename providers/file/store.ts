@@ -10,6 +10,7 @@ import { stat } from "node:fs/promises";
 import {
   type Cancellable,
   type MultipartUpload,
+  type ObjectContent,
   type ObjectStore,
   type PutOptions,
   StoreError,
@@ -56,6 +57,17 @@ function fileStore(root: string, onNotice?: (message: string) => void): ObjectSt
   const description = `directory ${root}`;
   const unfinished = new Set<MultipartUpload>();
   let cleaned = false;
+  const put = async (key: string, body: Uint8Array | ObjectContent, options?: PutOptions) => {
+    if (body.length > LIMITS.maxPutSize) {
+      throw new StoreError(
+        "invalid",
+        `Cannot write ${key} in ${description} at once: it has ${body.length} bytes, more than ` +
+          LIMITS.maxPutSize,
+        { key },
+      );
+    }
+    await putFile(root, key, body, options);
+  };
   return {
     provider: "local",
     description,
@@ -73,17 +85,8 @@ function fileStore(root: string, onNotice?: (message: string) => void): ObjectSt
     list: (prefix, options) => listFiles({ root, onNotice }, prefix, options),
     head: (key, options) => headFile(root, key, options),
     get: (key, options) => readFile(root, key, options),
-    async put(key, body, options) {
-      if (body.length > LIMITS.maxPutSize) {
-        throw new StoreError(
-          "invalid",
-          `Cannot write ${key} in ${description} at once: it has ${body.length} bytes, more than ` +
-            LIMITS.maxPutSize,
-          { key },
-        );
-      }
-      await putFile(root, key, body, options);
-    },
+    put,
+    putContent: put,
     async startMultipart(key, options: PutOptions = {}) {
       const upload = await startMultipartFile(root, key, LIMITS, options);
       unfinished.add(upload);

@@ -1,6 +1,6 @@
 /** `put`, and the pieces that multipart uploads share with it. */
 import type { FileHandle } from "node:fs/promises";
-import { type PutOptions, StoreError } from "../object_store.ts";
+import { type ObjectContent, type PutOptions, StoreError } from "../object_store.ts";
 import { commit, openTemporary, unlinkIfThere } from "./durable.ts";
 import { fileError, hasCode } from "./errors.ts";
 import { pathOfKey } from "./keys.ts";
@@ -12,7 +12,7 @@ const WRITE_SIZE = 4 * 1024 * 1024;
 export async function putFile(
   root: string,
   key: string,
-  body: Uint8Array,
+  body: Uint8Array | ObjectContent,
   options: PutOptions = {},
 ): Promise<void> {
   const { signal, createOnly = false } = options;
@@ -22,7 +22,8 @@ export async function putFile(
     const file = await openTemporary(root, target);
     try {
       try {
-        await writeAll(file.handle, body, 0, signal);
+        if (body instanceof Uint8Array) await writeAll(file.handle, body, 0, signal);
+        else await writeContent(file.handle, body, signal);
       } catch (error) {
         await file.handle.close();
         throw error;
@@ -35,6 +36,18 @@ export async function putFile(
   } catch (error) {
     signal?.throwIfAborted();
     throw writeError(root, key, error);
+  }
+}
+
+async function writeContent(
+  handle: FileHandle,
+  content: ObjectContent,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  let position = 0;
+  for await (const chunk of content.read()) {
+    await writeAll(handle, chunk, position, signal);
+    position += chunk.length;
   }
 }
 

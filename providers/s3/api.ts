@@ -19,6 +19,7 @@ import type {
   PutObjectCommandInput,
   UploadPartCommandInput,
 } from "@aws-sdk/client-s3";
+import type { ObjectContent } from "../object_store.ts";
 
 export interface SendOptions {
   readonly abortSignal?: AbortSignal;
@@ -32,9 +33,12 @@ export interface S3Api {
   listObjectsV2: Operation<ListObjectsV2CommandInput, Listing>;
   headObject: Operation<HeadObjectCommandInput, ObjectHead>;
   getObject: Operation<GetObjectCommandInput, ObjectAnswer>;
-  putObject: Operation<PutBytes<PutObjectCommandInput>, Written>;
+  putObject: Operation<
+    Omit<PutObjectCommandInput, "Body"> & { Body: Uint8Array | ObjectContent },
+    Written
+  >;
   createMultipartUpload: Operation<CreateMultipartUploadCommandInput, { UploadId?: Text }>;
-  uploadPart: Operation<PutBytes<UploadPartCommandInput>, Written>;
+  uploadPart: Operation<Omit<UploadPartCommandInput, "Body"> & { Body: Uint8Array }, Written>;
   completeMultipartUpload: Operation<CompleteMultipartUploadCommandInput, Written>;
   abortMultipartUpload: Operation<AbortMultipartUploadCommandInput, unknown>;
   listParts: Operation<ListPartsCommandInput, PartListing>;
@@ -45,7 +49,6 @@ export interface S3Api {
 }
 
 type Text = string | undefined;
-type PutBytes<Input> = Omit<Input, "Body"> & { Body: Uint8Array };
 
 export interface Written {
   readonly ETag?: Text;

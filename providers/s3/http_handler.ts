@@ -8,9 +8,11 @@
  * miss a refusal that comes while the body is still being sent. Bun's `node:http` keeps to Node's here
  * (sockets, agents, errors); tests/providers/s3/ run the same cases in both.
  */
+import { Buffer } from "node:buffer";
 import http from "node:http";
 import https from "node:https";
 import type { Socket } from "node:net";
+import type { ObjectContent } from "../object_store.ts";
 import { authorizationOf, type ProxyChoice, proxyUnreachable, TunnelAgent } from "./proxy.ts";
 
 export interface HttpHandlerOptions {
@@ -40,6 +42,7 @@ export interface HttpRequest {
   readonly path: string;
   readonly query?: Readonly<Record<string, string | readonly string[] | null>> | undefined;
   readonly headers: Readonly<Record<string, string>>;
+  /** Bytes, a string, or what has a `read` (`ObjectContent`). */
   readonly body?: unknown;
 }
 
@@ -81,6 +84,9 @@ export class HttpTimeout extends Error {
  * is queued, and lets an early refusal be read.
  */
 const SLICE = 256 * 1024;
+
+/** More than the streams of any runtime take without asking to wait. */
+const KEPT_BY_STREAMS = 128 * 1024;
 
 export function createHttpHandler(options: HttpHandlerOptions): HttpHandler {
   const keep = { keepAlive: options.keepAlive ?? true, scheduling: "lifo" } as const;
@@ -238,20 +244,38 @@ async function send(
     outgoing.end(body);
     return;
   }
-  if (!(body instanceof Uint8Array)) {
-    throw new TypeError("A request body must be bytes or a string");
-  }
-  for (let at = 0; at < body.length; at += SLICE) {
+  for await (const slice of slicesOf(body)) {
     if (answered() || outgoing.destroyed) return;
-    const slice = Buffer.from(
-      body.buffer,
-      body.byteOffset + at,
-      Math.min(SLICE, body.length - at),
-    );
     if (!outgoing.write(slice)) await drained(outgoing);
     moved();
   }
   if (!answered()) outgoing.end();
+}
+
+function slicesOf(body: unknown): AsyncIterable<Buffer> | Iterable<Buffer> {
+  if (body instanceof Uint8Array) return slices(body);
+  if (isContent(body)) return steady(body);
+  throw new TypeError("A request body must be bytes, a string or content that can be read");
+}
+
+function* slices(body: Uint8Array): Generator<Buffer, void, void> {
+  for (let at = 0; at < body.length; at += SLICE) yield bufferOf(body.subarray(at, at + SLICE));
+}
+
+/** Its memory is used again for the next chunk. A small one may be kept by the stream without a word until later. */
+async function* steady(content: ObjectContent): AsyncGenerator<Buffer, void, void> {
+  for await (const chunk of content.read()) {
+    yield chunk.length <= KEPT_BY_STREAMS ? Buffer.from(chunk) : bufferOf(chunk);
+  }
+}
+
+function bufferOf(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+}
+
+function isContent(body: unknown): body is ObjectContent {
+  return typeof body === "object" && body !== null && "read" in body &&
+    typeof body.read === "function";
 }
 
 /** The socket has taken what was written, or the exchange is over anyway. */

@@ -1,13 +1,15 @@
 /** Signed requests to S3 and their answers; errors have the shape of the AWS SDK's, which `errors.ts` looks at. */
 import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
 import { isIP } from "node:net";
 import { crc32 } from "node:zlib";
 import { collectAnswer } from "./answer.ts";
 import { PageError, type SendOptions } from "./api.ts";
+import type { ObjectContent } from "../object_store.ts";
 import type { S3Config } from "./config.ts";
 import type { Credentials } from "./credentials.ts";
 import { escaped, type HttpHandler, queryString } from "./http_handler.ts";
-import { sha256Hex, signed, UNSIGNED } from "./sign.ts";
+import { signed, UNSIGNED } from "./sign.ts";
 import { textOf } from "./xml.ts";
 
 /** Of an error's body; it is for people and codes. */
@@ -20,7 +22,7 @@ export interface Request {
   readonly key?: string | undefined;
   readonly query?: Readonly<Record<string, string | number | undefined>>;
   readonly headers?: Readonly<Record<string, string | undefined>>;
-  readonly body?: Uint8Array | string;
+  readonly body?: Uint8Array | ObjectContent | string;
   /** Never without a checksum. */
   readonly checksumRequired?: boolean;
 }
@@ -61,6 +63,9 @@ export function openRequests(
       ? new TextEncoder().encode(request.body)
       : request.body;
     const summed = body !== undefined && (checksums || request.checksumRequired === true);
+    // Over TLS the checksum is protection enough; SHA-256 would be most of the CPU time of an upload.
+    const isUnsigned = summed && url.protocol === "https:" && typeof request.body !== "string";
+    const { sha256, crc32 } = await sumsOf(body ?? EMPTY, !isUnsigned, summed, abortSignal);
     const unsigned = {
       method: request.method,
       path: url.path,
@@ -69,15 +74,10 @@ export function openRequests(
         host: url.host,
         ...definedOf(request.headers ?? {}),
         ...(body === undefined ? {} : { "content-length": String(body.length) }),
-        ...(summed ? checksumHeaders(body) : {}),
+        ...(crc32 === undefined ? {} : checksumHeaders(crc32)),
       },
     };
-    // Over TLS the checksum is protection enough; SHA-256 would be most of the CPU time of an upload.
-    const payload = summed && url.protocol === "https:" && body instanceof Uint8Array &&
-        request.body === body
-      ? UNSIGNED
-      : sha256Hex(body ?? EMPTY);
-    const headers = signed(unsigned, payload, where, await credentials(), new Date());
+    const headers = signed(unsigned, sha256 ?? UNSIGNED, where, await credentials(), new Date());
     const { response } = await handler.handle(
       {
         method: request.method,
@@ -149,10 +149,37 @@ function urlOf(config: S3Config, region: string, { bucket = "", key = "" }: Requ
   };
 }
 
-function checksumHeaders(body: Uint8Array): Record<string, string> {
+interface Sums {
+  /** In hexadecimal digits. */
+  readonly sha256?: string;
+  readonly crc32?: number;
+}
+
+/** Those that are asked for. What is not in memory is read for them, and once more to be sent. */
+async function sumsOf(
+  body: Uint8Array | ObjectContent,
+  withSha256: boolean,
+  withCrc32: boolean,
+  signal: AbortSignal | undefined,
+): Promise<Sums> {
+  if (!withSha256 && !withCrc32) return {};
+  const hash = withSha256 ? createHash("sha256") : undefined;
+  let sum = 0;
+  for await (const chunk of body instanceof Uint8Array ? [body] : body.read()) {
+    signal?.throwIfAborted();
+    hash?.update(chunk);
+    if (withCrc32) sum = crc32(chunk, sum);
+  }
+  return {
+    ...(hash === undefined ? {} : { sha256: hash.digest("hex") }),
+    ...(withCrc32 ? { crc32: sum } : {}),
+  };
+}
+
+function checksumHeaders(sum: number): Record<string, string> {
   return {
     "x-amz-sdk-checksum-algorithm": "CRC32",
-    "x-amz-checksum-crc32": crc32Base64(crc32(body)),
+    "x-amz-checksum-crc32": crc32Base64(sum),
   };
 }
 

@@ -52,7 +52,13 @@ export function openSdkApi(
     listObjectsV2: (input, options) => client.send(new ListObjectsV2Command(input), options),
     headObject: (input, options) => client.send(new HeadObjectCommand(input), options),
     getObject: (input, options) => client.send(new GetObjectCommand(input), options),
-    putObject: (input, options) => client.send(new PutObjectCommand(input), options),
+    async putObject({ Body, ...input }, options) {
+      // The SDK would read a stream once only.
+      const bytes = Body instanceof Uint8Array
+        ? Body
+        : Buffer.concat(await Array.fromAsync(Body.read(), (chunk) => chunk.slice()));
+      return await client.send(new PutObjectCommand({ ...input, Body: bytes }), options);
+    },
     createMultipartUpload: (input, options) =>
       client.send(new CreateMultipartUploadCommand(input), options),
     uploadPart: (input, options) => client.send(new UploadPartCommand(input), options),

@@ -73,6 +73,7 @@ function s3Store(session: S3Session, options: StoreOptions): ObjectStore {
     head: (key, callOptions) => headObject(session, key, callOptions),
     get: (key, callOptions) => getObject(session, key, callOptions),
     put: writer.put,
+    putContent: writer.put,
     startMultipart: writer.startMultipart,
     listUploads: (prefix, callOptions) => listUploads(session, prefix, callOptions),
     removeUpload: (upload, callOptions) => removeUpload(session, upload, callOptions),

@@ -5,6 +5,7 @@ import {
   type Cancellable,
   isStoreError,
   type MultipartUpload,
+  type ObjectContent,
   type PutOptions,
   StoreError,
   type Tags,
@@ -30,7 +31,7 @@ export interface Learnt {
 }
 
 export interface Writer {
-  put(key: string, body: Uint8Array, options?: PutOptions): Promise<void>;
+  put(key: string, body: Uint8Array | ObjectContent, options?: PutOptions): Promise<void>;
   startMultipart(key: string, options?: PutOptions): Promise<MultipartUpload>;
 }
 

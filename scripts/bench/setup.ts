@@ -31,6 +31,8 @@ export interface Peers {
   /** Directory of the commands of Debian's Barman. */
   readonly oldBarman: string | null;
   readonly pgbackrest: string | null;
+  /** A yardstick for what the store takes. */
+  readonly rclone: string | null;
 }
 
 export interface BenchS3 {
@@ -53,6 +55,7 @@ export async function openContext(
   tell: (text: string) => void,
 ): Promise<OpenContext> {
   const alone = Deno.env.get("BENCH_PEERS") === "none";
+  const installed = async (path: string) => !alone && await isThere(path) ? path : null;
   const { newest, packaged } = alone ? { newest: null, packaged: null } : await ensureBarman(tell);
   const data = await openBenchData(tell);
   let s3: Promise<BenchS3> | undefined;
@@ -61,7 +64,8 @@ export async function openContext(
     peers: {
       barman: newest,
       oldBarman: packaged,
-      pgbackrest: !alone && await isThere("/usr/bin/pgbackrest") ? "/usr/bin/pgbackrest" : null,
+      pgbackrest: await installed("/usr/bin/pgbackrest"),
+      rclone: await installed("/usr/bin/rclone"),
     },
     data,
     s3: () => s3 ??= startS3(),
@@ -225,6 +229,7 @@ export async function describeSurroundings({ executable, peers }: BenchContext):
       ? []
       : [`Debian's Barman: ${await barmanVersion(peers.oldBarman)}`]),
     ...(peers.pgbackrest === null ? [] : [await firstLine([peers.pgbackrest, "version"])]),
+    ...(peers.rclone === null ? [] : [await firstLine([peers.rclone, "version"])]),
     `store: Ceph ${
       (await firstLine(["radosgw", "--version"])).split(" ")[2]
     } (RGW, one OSD on a file)`,

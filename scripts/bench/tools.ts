@@ -1,8 +1,6 @@
 /** Command lines of the compared tools: each backs a cluster up, in every way that it can. */
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { ensureBun } from "../servers/npm_package.ts";
 import type { BenchCluster } from "./data.ts";
 import type { Candidate } from "./measure.ts";
 import { type BenchContext, configurePgBackRest, type PgBackRestRepository } from "./setup.ts";
@@ -83,15 +81,23 @@ export async function backupTools(
     const program = (command: string) => [join(bin, `barman-cloud-${command}`)];
     likeBarman("Barman", program, ["--endpoint-url", s3.rgw.endpoint, url]);
   }
-  if (codec === "none") {
-    const bun = await ensureBun();
-    const sink = fileURLToPath(new URL("./sink.ts", import.meta.url));
+  if (codec === "none" && peers.rclone !== null) {
+    // The plainest way: what tar writes into parts of one object, with nothing compressed and no checksum of the whole.
     const { dataDirectory } = cluster.server;
-    const pipe = `tar -cf - '${dataDirectory}' 2>/dev/null | '${bun}' '${sink}' ${s3.rgw.endpoint}`;
+    const sink = `'${peers.rclone}' rcat -q --s3-no-check-bucket --s3-disable-checksum`;
+    const pipe = `tar -cf - --exclude=pg_wal '${dataDirectory}' 2>/dev/null | ${sink}`;
     backups.push({
-      name: "tar into sink.ts",
-      command: (run) => ["sh", "-c", `${pipe} ${bucket} tar${run}`],
-      env,
+      name: "tar into rclone",
+      command: (run) => ["sh", "-c", `${pipe} :s3:${bucket}/tar${run}`],
+      env: {
+        PATH: env["PATH"] ?? "",
+        AWS_ACCESS_KEY_ID: s3.rgw.accessKeyId,
+        AWS_SECRET_ACCESS_KEY: s3.rgw.secretAccessKey,
+        RCLONE_S3_ENV_AUTH: "true",
+        RCLONE_S3_PROVIDER: "Ceph",
+        RCLONE_S3_ENDPOINT: s3.rgw.endpoint,
+        RCLONE_CONFIG: "/dev/null",
+      },
       prepare,
     });
   }

@@ -90,6 +90,100 @@ export const writingTests: readonly ConformanceTest[] = [
     }
   }],
 
+  [
+    "content is written while it is read, in memory that is used again",
+    async ({ store, prefix }) => {
+      if (store.putContent === undefined) return;
+      for (const [size, chunk] of [[0, 1], [1, 1], [1_000_003, 100_000], [3_000_000, 1_000_000]]) {
+        const body = pattern(size ?? 0);
+        const memory = new Uint8Array(chunk ?? 0);
+        const content = {
+          length: body.length,
+          async *read() {
+            for (let at = 0; at < body.length; at += memory.length) {
+              const part = body.subarray(at, at + memory.length);
+              memory.set(part);
+              yield memory.subarray(0, part.length);
+              memory.fill(255);
+              await Promise.resolve();
+            }
+          },
+        };
+        const key = `${prefix}content${size}`;
+        await store.putContent(key, content, { createOnly: true });
+        assert.deepEqual(await contentOf(store, key), body);
+        await rejectsWith(store.putContent(key, content, { createOnly: true }), "exists");
+        assert.equal((await store.head(key)).size, size);
+      }
+    },
+  ],
+
+  ["content that can't be read, or is another at the second reading, leaves nothing", async (
+    { store, prefix },
+  ) => {
+    if (store.putContent === undefined) return;
+    const body = pattern(2_000_000);
+    for (const readings of [1, 2]) {
+      let reading = 0;
+      const content = {
+        length: body.length,
+        // deno-lint-ignore require-await -- as those that read
+        async *read() {
+          reading++;
+          yield body.subarray(0, 1_000_000);
+          if (reading === readings) throw new Error("the disk is broken");
+          yield body.subarray(1_000_000);
+        },
+      };
+      const key = `${prefix}broken${readings}`;
+      await store.putContent(key, content).then(
+        // Who reads once does not come to the second time.
+        () => assert.ok(reading < readings),
+        async () => await rejectsWith(store.head(key), "not-found"),
+      );
+    }
+    let times = 0;
+    const changing = {
+      length: body.length,
+      // deno-lint-ignore require-await -- as those that read
+      async *read() {
+        times++;
+        yield times === 1 ? body : pattern(body.length, 7);
+      },
+    };
+    const key = `${prefix}changing`;
+    await store.putContent(key, changing).then(
+      async () => {
+        // Either it was read once, or anew after a refusal.
+        assert.ok(times === 1 || times >= 4, `taken at reading ${times}`);
+        const expected = times === 1 ? body : pattern(body.length, 7);
+        assert.deepEqual(await contentOf(store, key), expected);
+      },
+      async () => await rejectsWith(store.head(key), "not-found"),
+    );
+  }],
+
+  ["writing content is cancelled", async ({ store, prefix }) => {
+    const { putContent } = store;
+    if (putContent === undefined) return;
+    const body = pattern(1_000_000);
+    const content = {
+      length: body.length,
+      async *read() {
+        for (let at = 0; at < body.length; at += 100_000) {
+          await new Promise((resolve) => setTimeout(resolve, 5));
+          yield body.subarray(at, at + 100_000);
+        }
+      },
+    };
+    const key = `${prefix}cancelled`;
+    await rejectsWhenAborted(
+      "putContent",
+      (signal) => putContent.call(store, key, content, { signal }),
+    );
+    await rejectsWith(store.head(key), "not-found");
+  }],
+
   ["only the given bytes of a larger buffer are written", async ({ store, prefix }) => {
     const body = pattern(1000).subarray(100, 200);
     await store.put(`${prefix}view`, body);

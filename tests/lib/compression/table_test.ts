@@ -49,6 +49,9 @@ Deno.test("compression: levels are words or numbers, and clamped", () => {
   assert.equal(compressionLevel("lz4"), 0);
   assert.equal(compressionLevel("zstd", "medium"), 4);
   assert.equal(compressionLevel("zstd"), 3);
+  assert.equal(compressionLevel("zstd", undefined, "wal"), 1);
+  assert.equal(compressionLevel("zstd", "medium", "wal"), 4);
+  assert.equal(compressionLevel("gzip", undefined, "wal"), 6);
   assert.equal(compressionLevel("lz4", "high"), 10);
   assert.equal(compressionLevel("gzip", 0), 1);
   assert.equal(compressionLevel("gzip", 100), 9);

@@ -30,11 +30,12 @@ export async function withLocalStore(test: (local: LocalStore) => Promise<void>)
   }
 }
 
-/** A store whose methods can be replaced one by one. */
+/** A store whose methods can be replaced one by one. Without a `putContent` of its own, another `put` sees all that is put. */
 export function altered(store: ObjectStore, changes: Partial<ObjectStore>): ObjectStore {
   return new Proxy(store, {
     get(target, name) {
       if (Object.hasOwn(changes, name)) return Reflect.get(changes, name);
+      if (name === "putContent" && Object.hasOwn(changes, "put")) return undefined;
       const member: unknown = Reflect.get(target, name);
       return typeof member === "function" ? member.bind(target) : member;
     },

@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import fc from "fast-check";
-import { type ObjectStore, StoreError } from "../../../providers/object_store.ts";
-import { uploadStream } from "../../../lib/wal/upload.ts";
+import { isStoreError, type ObjectStore, StoreError } from "../../../providers/object_store.ts";
+import { openLocalFile } from "../../../lib/wal/local_file.ts";
+import { fitsPut, uploadFile, uploadStream } from "../../../lib/wal/upload.ts";
 import { altered, keysOf, pieces, readObject, walBytes, withLocalStore } from "./stores.ts";
 
 const MIB = 1024 ** 2;
@@ -156,4 +159,49 @@ Deno.test("upload: a failing source and an abort leave nothing either", () =>
     }
     assert.equal(closed, 4);
     assert.deepEqual(await keysOf(store), []);
+  }));
+
+Deno.test("upload: a file as it is goes to the store while it is read, if it fits", () =>
+  withLocalStore(async ({ store, directory }) => {
+    const path = join(directory, "file");
+    for (const size of [0, 1, 16 * MIB, 32 * MIB, 32 * MIB + 1]) {
+      const content = walBytes(size);
+      await writeFile(path, content);
+      const file = await openLocalFile(path);
+      assert.equal(fitsPut(store, file), size <= 32 * MIB);
+      if (fitsPut(store, file)) {
+        const ready = Promise.resolve({ createOnly: true });
+        assert.equal(await uploadFile(store, `k${size}`, file, { ready }), size);
+        assert.deepEqual(await readObject(store, `k${size}`), content);
+        const again = uploadFile(store, `k${size}`, file, { ready });
+        await assert.rejects(again, (error) => isStoreError(error, "exists"));
+      }
+      await file.close();
+    }
+    assert.equal(
+      fitsPut(altered(store, { put: store.put }), await openLocalFile(path)),
+      false,
+      "not every store can",
+    );
+  }));
+
+Deno.test("upload: a file that changes on the way names itself, and nothing is stored", () =>
+  withLocalStore(async ({ store, directory }) => {
+    const path = join(directory, "file");
+    for (const size of [MIB, 3 * MIB]) {
+      await writeFile(path, walBytes(2 * MIB));
+      const file = await openLocalFile(path);
+      await writeFile(path, walBytes(size));
+      await assert.rejects(uploadFile(store, "k", file, {}), (error: Error) => {
+        assert(error.message.startsWith(`Cannot read ${path}: `), error.message);
+        return true;
+      });
+      await file.close();
+      assert.deepEqual(await keysOf(store), []);
+    }
+    const broken = Promise.reject(new Error("not yours"));
+    broken.catch(() => {});
+    const file = await openLocalFile(path);
+    await assert.rejects(uploadFile(store, "k", file, { ready: broken }), /not yours/);
+    await file.close();
   }));
