@@ -239,7 +239,7 @@ function encodeFast(
   while (at <= searchEnd) {
     const first = view.getInt32(at, true);
     const h = hash(first, FAST_HASH_BITS);
-    let candidate = (heads[h] as number) - 1;
+    const candidate = (heads[h] as number) - 1;
     heads[h] = at + 1;
     if (
       candidate < 0 || at - candidate > FARTHEST || view.getInt32(candidate, true) !== first

@@ -127,7 +127,6 @@ export const writingTests: readonly ConformanceTest[] = [
       let reading = 0;
       const content = {
         length: body.length,
-        // deno-lint-ignore require-await -- as those that read
         async *read() {
           reading++;
           yield body.subarray(0, 1_000_000);
@@ -145,7 +144,6 @@ export const writingTests: readonly ConformanceTest[] = [
     let times = 0;
     const changing = {
       length: body.length,
-      // deno-lint-ignore require-await -- as those that read
       async *read() {
         times++;
         yield times === 1 ? body : pattern(body.length, 7);
