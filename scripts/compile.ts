@@ -131,6 +131,8 @@ async function compileIn(
       "--splitting",
       "--format=esm",
       // By default an executable reads .env and runs bunfig.toml's preload from the working directory: PGDATA.
+      // For lib/backup/garbage.ts.
+      "--compile-exec-argv=--expose-gc",
       "--no-compile-autoload-dotenv",
       "--no-compile-autoload-bunfig",
       "--no-compile-autoload-tsconfig",

@@ -11,6 +11,7 @@ import {
   type Tags,
   type UploadedPart,
 } from "../../providers/object_store.ts";
+import { createCollector } from "./garbage.ts";
 import { abortable, untilAborted } from "./abortable.ts";
 
 export interface PartUploader {
@@ -95,6 +96,7 @@ export function createPartUploader(options: PartUploaderOptions): PartUploader {
   const grace = new AbortController();
   // Filled once the size of parts is settled.
   const buffers = createPool(slots + 1, () => partSize);
+  const collect = createCollector();
   const open = new Set<MultipartUpload>();
   const underWay = new Set<Promise<void>>();
   const stored: UploadedObject[] = [];
@@ -136,6 +138,7 @@ export function createPartUploader(options: PartUploaderOptions): PartUploader {
     const send = async (buffer: Uint8Array, size: number): Promise<void> => {
       // Costs nothing: some 15 GiB/s.
       sum = crc32(buffer.subarray(0, size), sum);
+      collect(size);
       await takeSlot();
       const handedOver = performance.now();
       const number = parts.length + 1;

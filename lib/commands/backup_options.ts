@@ -32,7 +32,7 @@ export const BACKUP_OPTIONS = [
   value(
     "compressionLevel",
     ["--compression-level"],
-    "low, medium (default; zstd: 3, lz4: low), high, or a number (gzip, bzip2: 1 to 9, zstd: -22 to 22, lz4: 0 to 16; " +
+    "low, medium (default; gzip: 5, zstd: 3, lz4: low), high, or a number (gzip, bzip2: 1 to 9, zstd: -22 to 22, lz4: 0 to 16; " +
       "the nearest of these is taken)",
     { parse: levelWord, ours: true },
   ),

@@ -53,7 +53,7 @@ export const command = defineCommand({
     value(
       "compressionLevel",
       ["--compression-level"],
-      "low, medium (default; zstd, lz4: low), high, or a number (gzip, bzip2, xz: 1 to 9, zstd: -22 to 22, lz4: 0 to " +
+      "low, medium (default; gzip: 5, zstd, lz4: low), high, or a number (gzip, bzip2, xz: 1 to 9, zstd: -22 to 22, lz4: 0 to " +
         "16; the nearest of these is taken)",
       { parse: levelWord },
     ),

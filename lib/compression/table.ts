@@ -58,7 +58,7 @@ export const COMPRESSIONS: Readonly<Record<CompressionName, Compression>> = {
     name: "gzip",
     walSuffix: ".gz",
     tarExtension: "tar.gz",
-    levels: { min: 1, max: 9, low: 1, medium: 6, high: 9 },
+    levels: { min: 1, max: 9, low: 1, medium: 6, high: 9, usual: 5 },
   },
   bzip2: {
     name: "bzip2",

@@ -39,7 +39,7 @@ Deno.test("compression: archives of base backups", () => {
 });
 
 Deno.test("compression: levels are words or numbers, and clamped", () => {
-  assert.equal(compressionLevel("gzip"), 6);
+  assert.equal(compressionLevel("gzip"), 5);
   assert.equal(compressionLevel("bzip2"), 5);
   assert.equal(compressionLevel("xz", "medium"), 3);
   assert.equal(compressionLevel("xz", "high"), 5);
@@ -51,7 +51,7 @@ Deno.test("compression: levels are words or numbers, and clamped", () => {
   assert.equal(compressionLevel("zstd"), 3);
   assert.equal(compressionLevel("zstd", undefined, "wal"), 1);
   assert.equal(compressionLevel("zstd", "medium", "wal"), 4);
-  assert.equal(compressionLevel("gzip", undefined, "wal"), 6);
+  assert.equal(compressionLevel("gzip", "medium", "wal"), 6);
   assert.equal(compressionLevel("lz4", "high"), 10);
   assert.equal(compressionLevel("gzip", 0), 1);
   assert.equal(compressionLevel("gzip", 100), 9);
