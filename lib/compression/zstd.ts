@@ -1,5 +1,5 @@
 import { availableParallelism } from "node:os";
-import { constants, createZstdCompress, createZstdDecompress } from "node:zlib";
+import { constants, createZstdCompress, createZstdDecompress, zstdCompress } from "node:zlib";
 import { ByteReader, concat, inBlocks } from "./byte_reader.ts";
 import { CorruptDataError } from "./corrupt_data_error.ts";
 import type { CodecOptions, DecompressOptions } from "./table.ts";
@@ -53,6 +53,14 @@ export async function* compressZstd(
     if (signal?.aborted) closing.catch(() => undefined);
     else await closing;
   }
+}
+
+/** One frame of all that is in memory, made by the runtime's thread pool while this thread does something else. */
+export function compressZstdAtOnce(bytes: Uint8Array, level: number): Promise<Uint8Array> {
+  const params = { [constants.ZSTD_c_compressionLevel]: level };
+  return new Promise((resolve, reject) => {
+    zstdCompress(bytes, { params }, (error, frame) => error ? reject(error) : resolve(frame));
+  });
 }
 
 /**

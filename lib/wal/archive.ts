@@ -1,6 +1,7 @@
 /** Store one file of the WAL archive: what PostgreSQL's archive_command is for. */
 import type { Logger } from "../cli/log.ts";
 import {
+  compressionLevel,
   type CompressionName,
   COMPRESSIONS,
   compressStream,
@@ -16,7 +17,7 @@ import {
 import type { WalHeader } from "./header.ts";
 import { NOTHING_KNOWN, requireCluster, type Verdict, type Verdicts } from "./identity.ts";
 import { inspectWal } from "./inspect.ts";
-import { openLocalFile } from "./local_file.ts";
+import { type LocalFile, openLocalFile } from "./local_file.ts";
 import type { WalName } from "./segment.ts";
 import { fitsPut, uploadFile, uploadStream } from "./upload.ts";
 
@@ -100,17 +101,21 @@ export async function archiveWal(
   try {
     const header = plan.unchecked ? null : await inspectWal(file, path, wal, log);
     // The upload copies what it gets, and codecs are done with a chunk when they ask for the next.
-    const content = () =>
-      compression === null
-        ? file.read(true)
-        : compressStream(compression, file.read(options.memory?.file ?? true), {
-          level,
-          contentSize: file.size,
-          // Several files at once keep all cores busy by themselves.
-          concurrency: options.memory === undefined ? undefined : 1,
-          reuse: true,
-          signal,
-        });
+    const content = () => {
+      const memory = options.memory?.file;
+      if (compression === null) return file.read(true);
+      if (compression === "zstd" && memory !== undefined && file.size <= memory.length) {
+        return zstdAtOnce(file, memory, level);
+      }
+      return compressStream(compression, file.read(memory ?? true), {
+        level,
+        contentSize: file.size,
+        // Several files at once keep all cores busy by themselves.
+        concurrency: memory === undefined ? undefined : 1,
+        reuse: true,
+        signal,
+      });
+    };
     const look = lookAtArchive(store, plan, header, options);
     // What it claims has to be given back even when the upload does not wait for it.
     const release = async () => await (await look.catch(() => null))?.claim?.release();
@@ -140,6 +145,18 @@ export async function archiveWal(
   } finally {
     await file.close();
   }
+}
+
+/** Less work for this thread, which others wait for, than a stream. */
+async function* zstdAtOnce(
+  file: LocalFile,
+  memory: Uint8Array,
+  level: number | undefined,
+): AsyncGenerator<Uint8Array, void, void> {
+  const { compressZstdAtOnce } = await import("../compression/zstd.ts");
+  let size = 0;
+  for await (const chunk of file.read(memory)) size += chunk.length;
+  yield await compressZstdAtOnce(memory.subarray(0, size), compressionLevel("zstd", level) ?? 0);
 }
 
 /** Was a put refused because of an object that is there? */

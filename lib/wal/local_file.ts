@@ -85,6 +85,7 @@ async function* readUnchanged(
     if (position === size) await requireSize(handle, path, size);
     yield chunk.subarray(0, bytesRead);
   }
+  if (size === 0) await requireSize(handle, path, size);
 }
 
 async function requireSize(handle: FileHandle, path: string, size: number): Promise<void> {

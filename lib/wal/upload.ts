@@ -83,6 +83,8 @@ export async function uploadFile(
   options: UploadOptions,
 ): Promise<number> {
   const { signal, tags } = options;
+  const { putContent } = store;
+  if (putContent === undefined) throw new TypeError("This store takes whole objects only");
   const { createOnly, conditionKept } = await options.ready ?? options;
   let failure: unknown;
   const read = async function* () {
@@ -95,7 +97,7 @@ export async function uploadFile(
   };
   const content = { length: file.size, read };
   try {
-    await store.putContent?.(key, content, { tags, createOnly, conditionKept, signal });
+    await putContent.call(store, key, content, { tags, createOnly, conditionKept, signal });
   } catch (error) {
     // What the store says of it is that it could not be sent.
     throw failure ?? error;

@@ -1,7 +1,7 @@
 /**
  * An S3 server of objects that are not there, for catalogues too large to make: it lists, serves and deletes keys that
  * it is told, from memory. It follows Amazon's API reference (ListObjectsV2, ListObjects, GetObject, HeadObject,
- * HeadBucket, DeleteObjects, DeleteObject) and checks no signatures. For benchmarks only.
+ * HeadBucket, PutObject, DeleteObjects, DeleteObject) and checks no signatures. For benchmarks only.
  */
 import { createHash } from "node:crypto";
 import http from "node:http";
@@ -113,6 +113,19 @@ export async function startListingS3(
     if (method === "DELETE") {
       contents.delete(key);
       return answer(204, "");
+    }
+    if (method === "PUT") {
+      if (content !== undefined && request.headers["if-none-match"] === "*") {
+        const message = "<Message>The object is there</Message>";
+        return answer(412, `${HEAD}<Error><Code>PreconditionFailed</Code>${message}</Error>`, xml);
+      }
+      const text = new TextDecoder().decode(await new Blob(chunks as BlobPart[]).arrayBuffer());
+      if (content === undefined) {
+        const at = lowerBound(sorted, key);
+        if (sorted[at] !== key) sorted.splice(at, 0, key);
+      }
+      contents.set(key, text);
+      return answer(200, "", { etag: `"${etagOf(text)}"` });
     }
     if (content === undefined) {
       return answer(
