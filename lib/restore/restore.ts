@@ -23,7 +23,6 @@ import {
   type RestoreRoot,
   type TablespaceRule,
 } from "./plan.ts";
-import { readAhead } from "./read_ahead.ts";
 import { RestoreError } from "./restore_error.ts";
 import { Unpacker } from "./unpack.ts";
 
@@ -148,7 +147,7 @@ async function carryOut(plan: RestorePlan, job: RestoreJob): Promise<void> {
       try {
         signal.throwIfAborted();
         progress.started(root.label);
-        const body = readAhead(job.store, object, { signal });
+        const { body } = await job.store.get(object.key, { signal });
         const read = { size: 0, crc32: 0 };
         const recorded = plan.recorded?.get(object.key);
         const counted = progress.counted(body, (chunk) => {
