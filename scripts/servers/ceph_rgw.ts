@@ -343,9 +343,12 @@ async function onPath(program: string): Promise<boolean> {
       const { isFile, mode } = await Deno.stat(join(directory, program));
       if (isFile && ((mode ?? 0) & 0o111) !== 0) return true;
     } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory)) {
-        throw error;
-      }
+      // As a shell: what may not be looked at is not there either (another user's directory, after `su`).
+      const { NotFound, NotADirectory, PermissionDenied } = Deno.errors;
+      const isAbsent = [NotFound, NotADirectory, PermissionDenied].some((kind) =>
+        error instanceof kind
+      );
+      if (!isAbsent) throw error;
     }
   }
   return false;
