@@ -80,7 +80,12 @@ testOnStores("a backup of a Barman server is stored, listed and restored", async
     ]);
     assert(there.equals(here), `${path} is another file`);
   }
-  assert.deepEqual((await readdir(restored)).sort(), ["backup_label", "global", "large"]);
+  // Directories that a server cannot be without are made where they were not backed up.
+  const made = ["pg_tblspc", "pg_wal"];
+  assert.deepEqual(
+    (await readdir(restored)).filter((name) => !made.includes(name)).sort(),
+    ["backup_label", "global", "large"],
+  );
 });
 
 // Barman before 3.10 took no notice of it here.
