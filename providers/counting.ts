@@ -1,4 +1,4 @@
-/** How many calls and bytes a piece of work makes. */
+/** How many calls and bytes a piece of work makes; for tests and benchmarks. */
 import type { MultipartUpload, ObjectReader, ObjectStore } from "./object_store.ts";
 
 export type CountedCall =

@@ -59,32 +59,10 @@ export async function withStore<T>(
     // What had to be tried again is the first sign of trouble, and the user should see it.
     onNotice: (message) => context.log.warning(message),
   });
-  const layout = serverLayout(location.prefix, serverName);
   try {
-    if (!context.log.shows("DEBUG")) return await use({ store, layout });
-    return await useCounted(store, context.log, (store) => use({ store, layout }));
+    return await use({ store, layout: serverLayout(location.prefix, serverName) });
   } finally {
     await store.close();
-  }
-}
-
-/** For `-vv`: what it took, in calls to the store (attempts and pages of a listing are not told apart) and bytes. */
-async function useCounted<T>(
-  store: ObjectStore,
-  log: CommandContext["log"],
-  use: (store: ObjectStore) => Promise<T>,
-): Promise<T> {
-  const { withCounting } = await import("../../providers/counting.ts");
-  const counted = withCounting(store);
-  try {
-    return await use(counted.store);
-  } finally {
-    const { calls, bytesSent, bytesReceived } = counted.counts();
-    const text = Object.entries(calls).map(([call, times]) => `${times} ${call}`).join(", ");
-    log.debug(
-      `${store.description}: ${text || "no calls"}; ` +
-        `${bytesSent} bytes sent, ${bytesReceived} received`,
-    );
   }
 }
 

@@ -71,17 +71,6 @@ Deno.test("wal-archive and wal-restore: every codec and kind of file comes back 
     }
   }));
 
-Deno.test("-vv tells what a command took from the store", () =>
-  withLocalStore(async (local) => {
-    const label = `${SEGMENT}.00000028.backup`;
-    const path = await localFile(local, label, walBytes(41));
-    const archived = await runIn(archive, [local.url, "main", path]);
-    assert.match(archived.log.join("\n"), /^DEBUG: .*\b1 put\b.*; 41 bytes sent, 0 received$/m);
-    const words = [local.url, "main", label, join(local.directory, "there")];
-    const restored = await runIn(restore, words);
-    assert.match(restored.log.join("\n"), /^DEBUG: .*\b1 get\b.*; 0 bytes sent, 41 received$/m);
-  }));
-
 Deno.test("wal-archive: segments of 1, 4, 16 and 64 MiB, plain and compressed", () =>
   withLocalStore(async (local) => {
     for (const size of [1, 4, 16, 64]) {
