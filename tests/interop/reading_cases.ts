@@ -446,7 +446,13 @@ export const READING: readonly Case[] = [
       { name: "-v and -q", command, words: [...words, "-v", "-q"], state: "missing" },
       { name: "-h is not help", command, words: [...words, "-h"], state: "missing" },
       ...(command === "check-wal-archive" ? [] : [
-        { name: "no bucket", command, words, state: "missing" as const },
+        {
+          name: "no bucket",
+          command,
+          words,
+          state: "missing" as const,
+          ...(command === "wal-restore" ? { since: [3, 20] as const } : {}),
+        },
       ]),
     ];
   }),
