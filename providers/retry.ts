@@ -2,55 +2,27 @@
  * Trying again what a store could not do for a passing reason. The providers' own retries should be
  * off beneath this wrapper, or attempts multiply.
  */
-import { setTimeout as timer } from "node:timers/promises";
-import { compareKeys } from "./key_order.ts";
 import {
   type Cancellable,
   type CompletedObject,
   type DeleteFailure,
   type DeleteOptions,
-  type GetOptions,
   isStoreError,
-  type ListEntry,
-  type ListOptions,
   type MultipartUpload,
-  type ObjectReader,
   type ObjectStore,
   type StoredObject,
   StoreError,
-  type UnfinishedUpload,
   type UploadedPart,
 } from "./object_store.ts";
-
-export interface RetryPolicy {
-  /** How often a request is sent at most, the first time included. At least 1. */
-  readonly attempts: number;
-  /** Longest pause before the second attempt, in milliseconds; doubled before each further one. */
-  readonly baseDelayMs: number;
-  /** Longest pause. A store that asks for a longer one (Retry-After) gets it. */
-  readonly maxDelayMs: number;
-  /**
-   * No new attempt begins later than this after the first failure, in milliseconds. Reading a body
-   * and listing count afresh after each progress.
-   */
-  readonly maxTotalMs: number;
-  /** A number in [0, 1): the pause is this part of the longest one ("full jitter"). */
-  readonly random: () => number;
-  /** Milliseconds of a clock that does not jump. */
-  readonly now: () => number;
-  /** Rejects with the signal's reason when aborted. */
-  readonly sleep: (ms: number, signal: AbortSignal | undefined) => Promise<void>;
-}
-
-const DEFAULT_POLICY: RetryPolicy = {
-  attempts: 5,
-  baseDelayMs: 500,
-  maxDelayMs: 20_000,
-  maxTotalMs: 10 * 60_000,
-  random: Math.random,
-  now: () => performance.now(),
-  sleep: abortableSleep,
-};
+import { resumedGet } from "./resumed_get.ts";
+import { repeatedUploads, resumedList } from "./resumed_list.ts";
+import {
+  Attempts,
+  DEFAULT_POLICY,
+  repeat,
+  type Retry,
+  type RetryPolicy,
+} from "./retry_attempts.ts";
 
 /**
  * A store that repeats what failed with a retryable `StoreError`, after a pause that grows.
@@ -125,262 +97,6 @@ export function withRetry(
     }),
     close: () => store.close(),
   };
-}
-
-interface Retry {
-  readonly policy: RetryPolicy;
-  readonly onNotice: ((message: string) => void) | undefined;
-}
-
-/** Counts attempts of one thing, and pauses between them. */
-class Attempts {
-  readonly #retry: Retry;
-  readonly #what: string;
-  readonly #signal: AbortSignal | undefined;
-  #failed = 0;
-  #firstFailure = 0;
-
-  constructor(retry: Retry, what: string, signal: AbortSignal | undefined) {
-    this.#retry = retry;
-    this.#what = what;
-    this.#signal = signal;
-  }
-
-  /** Something was got: count afresh. */
-  progress(): void {
-    this.#failed = 0;
-  }
-
-  /** Pause after a failure, or throw it when it is final. */
-  async pauseAfter(error: unknown): Promise<void> {
-    this.#signal?.throwIfAborted();
-    const { policy, onNotice } = this.#retry;
-    if (!isStoreError(error) || !error.retryable) throw error;
-    if (this.#failed === 0) this.#firstFailure = policy.now();
-    this.#failed++;
-    const pause = this.#pause(error);
-    const late = policy.now() - this.#firstFailure + pause > policy.maxTotalMs;
-    if (this.#failed >= policy.attempts || late) throw givenUp(error, this.#failed);
-    const seconds = (pause / 1000).toFixed(1);
-    onNotice?.(
-      `Trying again to ${this.#what} in ${seconds} s ` +
-        `(${this.#failed + 1} of ${policy.attempts}): ${error.message}`,
-    );
-    await policy.sleep(pause, this.#signal);
-  }
-
-  #pause(error: StoreError): number {
-    const { baseDelayMs, maxDelayMs, random } = this.#retry.policy;
-    const longest = Math.min(maxDelayMs, baseDelayMs * 2 ** (this.#failed - 1));
-    return Math.max(random() * longest, error.retryAfter ?? 0);
-  }
-}
-
-/** The last failure, as it was; how often it was tried is added once there was more than one attempt. */
-function givenUp(error: StoreError, attempts: number): StoreError {
-  if (attempts === 1) return error;
-  return new StoreError(error.kind, `${error.message} (tried ${attempts} times)`, {
-    key: error.key,
-    code: error.code,
-    retryable: error.retryable,
-    retryAfter: error.retryAfter,
-    cause: error,
-  });
-}
-
-async function repeat<T>(
-  retry: Retry,
-  what: string,
-  options: Cancellable | undefined,
-  call: () => Promise<T>,
-): Promise<T> {
-  const attempts = new Attempts(retry, what, options?.signal);
-  for (;;) {
-    try {
-      return await call();
-    } catch (error) {
-      await attempts.pauseAfter(error);
-    }
-  }
-}
-
-function resumedList(
-  store: ObjectStore,
-  retry: Retry,
-  prefix: string,
-  options: ListOptions = {},
-): AsyncGenerator<ListEntry> {
-  const attempts = new Attempts(retry, `list ${prefix} in ${store.description}`, options.signal);
-  let last: string | undefined;
-  return repeated(
-    attempts,
-    () => store.list(prefix, { ...options, startAfter: last ?? options.startAfter }),
-    (entry) => {
-      const key = entry.kind === "object" ? entry.key : entry.prefix;
-      // A group comes again as long as one key in it is after its own prefix.
-      if (last !== undefined && compareKeys(key, last) <= 0) return false;
-      last = key;
-      attempts.progress();
-      return true;
-    },
-  );
-}
-
-/** From the beginning after a failure, since there is no place to go on from; each upload is told once. */
-function repeatedUploads(
-  store: ObjectStore,
-  retry: Retry,
-  prefix: string,
-  options: Cancellable = {},
-): AsyncGenerator<UnfinishedUpload> {
-  const what = `list unfinished uploads in ${store.description}`;
-  const told = new Set<string>();
-  return repeated(
-    new Attempts(retry, what, options.signal),
-    () => store.listUploads(prefix, options),
-    ({ key, id }) => {
-      const name = `${key}\n${id}`;
-      if (told.has(name)) return false;
-      told.add(name);
-      return true;
-    },
-  );
-}
-
-/** What `isNew` of a listing that is opened once more after each failure. */
-async function* repeated<T>(
-  attempts: Attempts,
-  open: () => AsyncIterable<T>,
-  isNew: (entry: T) => boolean,
-): AsyncGenerator<T> {
-  for (;;) {
-    const source = open()[Symbol.asyncIterator]();
-    let ended = false;
-    try {
-      for (;;) {
-        const next = await nextOf(source);
-        if (next.failed) {
-          ended = true;
-          await attempts.pauseAfter(next.error);
-          break;
-        }
-        if (next.result.done) {
-          ended = true;
-          return;
-        }
-        if (isNew(next.result.value)) yield next.result.value;
-      }
-    } finally {
-      if (!ended) await source.return?.();
-    }
-  }
-}
-
-/** So that an error of the source is told from one that the consumer throws into a generator. */
-type Next<T> =
-  | { readonly failed: false; readonly result: IteratorResult<T> }
-  | { readonly failed: true; readonly error: unknown };
-
-async function nextOf<T>(source: AsyncIterator<T>): Promise<Next<T>> {
-  try {
-    return { failed: false, result: await source.next() };
-  } catch (error) {
-    return { failed: true, error };
-  }
-}
-
-async function resumedGet(
-  store: ObjectStore,
-  retry: Retry,
-  key: string,
-  options: GetOptions = {},
-): Promise<ObjectReader> {
-  const first = await repeat(retry, `read ${key}`, options, () => store.get(key, options));
-  return { object: first.object, body: resumedBody(store, retry, first, options) };
-}
-
-function resumedBody(
-  store: ObjectStore,
-  retry: Retry,
-  first: ObjectReader,
-  options: GetOptions,
-): AsyncIterableIterator<Uint8Array> {
-  const { key, size, etag } = first.object;
-  const end = Math.min(options.end ?? size, size);
-  const attempts = new Attempts(retry, `read ${key}`, options.signal);
-  let position = options.start ?? 0;
-  let source: AsyncIterator<Uint8Array> | undefined = first.body[Symbol.asyncIterator]();
-  let ended = false;
-
-  const next = async (): Promise<IteratorResult<Uint8Array>> => {
-    for (;;) {
-      if (ended) return { done: true, value: undefined };
-      try {
-        source ??= await reopened();
-        const result = await source.next();
-        if (!result.done) {
-          position += result.value.length;
-          if (result.value.length > 0) attempts.progress();
-          return result;
-        }
-        if (position < end) throw endedEarly(store, first.object, position);
-        ended = true;
-      } catch (error) {
-        source = undefined;
-        // All bytes came; how the connection ended after them does not matter.
-        if (position >= end && isStoreError(error) && error.retryable) ended = true;
-        else await attempts.pauseAfter(error).catch(fail);
-      }
-    }
-  };
-  const fail = (error: unknown): never => {
-    ended = true;
-    throw error;
-  };
-  const reopened = async (): Promise<AsyncIterator<Uint8Array>> => {
-    const again = await store.get(key, {
-      signal: options.signal,
-      start: position,
-      end,
-      etag: etag ?? options.etag,
-    });
-    const body = again.body[Symbol.asyncIterator]();
-    if (isSameObject(first.object, again.object)) return body;
-    await body.return?.();
-    throw new StoreError(
-      "changed",
-      `Cannot go on reading ${key}: it was replaced in the meantime`,
-      {
-        key,
-      },
-    );
-  };
-  return {
-    [Symbol.asyncIterator]() {
-      return this;
-    },
-    next,
-    async return() {
-      ended = true;
-      await source?.return?.();
-      return { done: true, value: undefined };
-    },
-  };
-}
-
-function isSameObject(a: StoredObject, b: StoredObject): boolean {
-  if (a.size !== b.size) return false;
-  if (a.etag !== undefined || b.etag !== undefined) return a.etag === b.etag;
-  return a.lastModified?.getTime() === b.lastModified?.getTime();
-}
-
-function endedEarly(store: ObjectStore, object: StoredObject, position: number): StoreError {
-  return new StoreError(
-    "unreachable",
-    `Cannot read ${object.key} in ${store.description}: the answer ended at byte ${position} of ` +
-      object.size,
-    { key: object.key },
-  );
 }
 
 function retriedUpload(
@@ -496,13 +212,4 @@ function longestWait(failures: readonly DeleteFailure[], first: DeleteFailure): 
     (a, b) => (b.error.retryAfter ?? 0) > (a.error.retryAfter ?? 0) ? b : a,
     first,
   );
-}
-
-async function abortableSleep(ms: number, signal: AbortSignal | undefined): Promise<void> {
-  try {
-    await timer(ms, undefined, signal === undefined ? {} : { signal });
-  } catch (error) {
-    signal?.throwIfAborted();
-    throw error;
-  }
 }

@@ -11,8 +11,7 @@ const SKIPPABLE = 0x184d2a50;
 const LARGEST_WINDOW = 2 ** 27;
 const LARGEST_BLOCK = 128 * 1024;
 
-/** Input for each thread at once. */
-const BLOCK = 512 * 1024;
+/** Input for each thread at once: a job of the library's, the smallest that it takes. */
 const JOB = 512 * 1024;
 /** This thread can't feed more, and each takes some MiB. */
 const MOST_THREADS = 8;
@@ -27,7 +26,7 @@ export async function* compressZstd(
 ): AsyncGenerator<Uint8Array, void, void> {
   const { signal, contentSize = Infinity } = options;
   const threads = Math.min(options.concurrency ?? availableParallelism(), MOST_THREADS);
-  const size = Math.max(1, Math.min(threads * BLOCK, contentSize));
+  const size = Math.max(1, Math.min(threads * JOB, contentSize));
   // One is compressed while the other is filled.
   const memory: Uint8Array[] = [];
   let taken = 0;

@@ -5,6 +5,18 @@
  */
 import { closeIterator } from "../backup/abortable.ts";
 import { BLOCK_SIZE, checksumOf, decodeName, FIELD, paddingOf, TYPE } from "./format.ts";
+import {
+  bytesOf,
+  headerName,
+  isHeader,
+  isZero,
+  MAX_ID,
+  type NumberField,
+  parseNumber,
+  signedSumOf,
+  untilNul,
+} from "./header.ts";
+import { parsePax, type PaxValues } from "./pax.ts";
 
 export interface TarEntry {
   readonly type: TarEntryType;
@@ -375,152 +387,6 @@ const TYPES: ReadonlyMap<string, TarEntryType> = new Map([
   [TYPE.fifo, "fifo"],
 ]);
 
-/** (uid_t)-1 means "leave it" to the system. */
-const MAX_ID = 2 ** 32 - 2;
-
-type NumberField = "mode" | "uid" | "gid" | "size" | "mtime";
-
-function bytesOf(header: Uint8Array, field: keyof typeof FIELD): Uint8Array {
-  const [start, length] = FIELD[field];
-  return header.subarray(start, start + length);
-}
-
-/** Name and prefix. GNU headers have other things where POSIX has the prefix. */
-function headerName(header: Uint8Array): Uint8Array {
-  const name = untilNul(bytesOf(header, "name"));
-  const magic = bytesOf(header, "magic");
-  if (!startsWith(magic, "ustar\0")) return name;
-  const prefix = untilNul(bytesOf(header, "prefix"));
-  if (prefix.length === 0) return name;
-  const whole = new Uint8Array(prefix.length + 1 + name.length);
-  whole.set(prefix, 0);
-  whole[prefix.length] = 0x2f;
-  whole.set(name, prefix.length + 1);
-  return whole;
-}
-
-function isHeader(block: Uint8Array): boolean {
-  if (!startsWith(bytesOf(block, "magic"), "ustar")) return false;
-  const stated = parseNumber(bytesOf(block, "checksum"));
-  return stated !== null && (stated === checksumOf(block) || stated === signedSumOf(block));
-}
-
-/** Octal digits with blanks and NULs around, or GNU's base 256 for numbers that do not fit. Null: neither. */
-function parseNumber(field: Uint8Array): number | null {
-  const first = field[0] ?? 0;
-  if (first >= 0x80) return parseBase256(field);
-  let at = 0;
-  while (at < field.length && field[at] === 0x20) at++;
-  let value = 0;
-  for (; at < field.length; at++) {
-    const digit = (field[at] ?? 0) - 0x30;
-    if (digit < 0 || digit > 7) break;
-    value = value * 8 + digit;
-  }
-  for (; at < field.length; at++) {
-    if (field[at] !== 0 && field[at] !== 0x20) return null;
-  }
-  return value;
-}
-
-/** Two's complement, big-endian; the first bit only tells that it is this notation. */
-function parseBase256(field: Uint8Array): number | null {
-  const first = field[0] ?? 0;
-  const negative = (first & 0x40) !== 0;
-  let value = negative ? (first & 0x3f) - 0x40 : first & 0x3f;
-  for (let i = 1; i < field.length; i++) {
-    value = value * 256 + (field[i] ?? 0);
-    if (!Number.isSafeInteger(value)) return null;
-  }
-  return value;
-}
-
-/** Old writers took bytes for signed. */
-function signedSumOf(header: Uint8Array): number {
-  const [start, length] = FIELD.checksum;
-  let sum = checksumOf(header);
-  for (let i = 0; i < BLOCK_SIZE; i++) {
-    if ((i < start || i >= start + length) && (header[i] ?? 0) >= 0x80) sum -= 256;
-  }
-  return sum;
-}
-
-interface PaxValues {
-  path?: Uint8Array | undefined;
-  linkpath?: Uint8Array | undefined;
-  uname?: Uint8Array | undefined;
-  gname?: Uint8Array | undefined;
-  size?: number | undefined;
-  uid?: number | undefined;
-  gid?: number | undefined;
-  mtime?: number | undefined;
-  sparse?: boolean | undefined;
-}
-
-/** @returns a text when it is malformed: why */
-function parsePax(bytes: Uint8Array): PaxValues | string {
-  const values: PaxValues = {};
-  for (let at = 0; at < bytes.length;) {
-    // Some writers fill up with NULs.
-    if (bytes[at] === 0) break;
-    const blank = bytes.indexOf(0x20, at);
-    const digits = blank < 0 ? "" : latin1(bytes.subarray(at, Math.min(blank, at + 8)));
-    const length = /^[0-9]{1,7}$/.test(digits) ? Number(digits) : 0;
-    const end = at + length;
-    const equals = bytes.indexOf(0x3d, blank + 1);
-    const wellFormed = length > 0 && end <= bytes.length && equals > blank && equals < end &&
-      bytes[end - 1] === 0x0a;
-    if (!wellFormed) {
-      return `record at byte ${at} is not of the form "LENGTH KEYWORD=VALUE"`;
-    }
-    const problem = setPaxValue(
-      values,
-      latin1(bytes.subarray(blank + 1, equals)),
-      bytes.subarray(equals + 1, end - 1),
-    );
-    if (problem !== undefined) return problem;
-    at = end;
-  }
-  return values;
-}
-
-/** An empty value takes back what a header before it said. */
-function setPaxValue(values: PaxValues, keyword: string, bytes: Uint8Array): string | undefined {
-  const empty = bytes.length === 0;
-  switch (keyword) {
-    case "path":
-    case "linkpath":
-    case "uname":
-    case "gname":
-      if (bytes.includes(0)) return `${keyword} holds a NUL`;
-      values[keyword] = empty ? undefined : bytes;
-      return undefined;
-    case "size":
-    case "uid":
-    case "gid": {
-      const text = latin1(bytes);
-      const number = Number(text);
-      const max = keyword === "size" ? Number.MAX_SAFE_INTEGER : MAX_ID;
-      if (!empty && (!/^[0-9]+$/.test(text) || number > max)) {
-        return `${keyword} '${text.slice(0, 40)}' is out of range`;
-      }
-      values[keyword] = empty ? undefined : number;
-      return undefined;
-    }
-    case "mtime": {
-      const text = latin1(bytes);
-      if (!empty && !/^-?[0-9]{1,15}(\.[0-9]*)?$/.test(text)) {
-        return `mtime '${text.slice(0, 40)}' is no number`;
-      }
-      values.mtime = empty ? undefined : Number(text);
-      return undefined;
-    }
-    default:
-      if (keyword.startsWith("GNU.sparse.")) values.sparse = true;
-      return undefined;
-  }
-}
-
 /** By hand: a pattern would take quadratic time for slashes with something behind them. */
 function withoutTrailingSlashes(name: string): string {
   let end = name.length;
@@ -531,27 +397,4 @@ function withoutTrailingSlashes(name: string): string {
 /** For messages. */
 function shownName(name: string): string {
   return name.length > 300 ? `${name.slice(0, 300)}…` : name;
-}
-
-function untilNul(bytes: Uint8Array): Uint8Array {
-  const nul = bytes.indexOf(0);
-  return nul < 0 ? bytes : bytes.subarray(0, nul);
-}
-
-function startsWith(bytes: Uint8Array, text: string): boolean {
-  for (let i = 0; i < text.length; i++) {
-    if (bytes[i] !== text.charCodeAt(i)) return false;
-  }
-  return true;
-}
-
-function isZero(bytes: Uint8Array): boolean {
-  for (let i = 0; i < bytes.length; i++) {
-    if (bytes[i] !== 0) return false;
-  }
-  return true;
-}
-
-function latin1(bytes: Uint8Array): string {
-  return String.fromCharCode(...bytes.subarray(0, 256));
 }

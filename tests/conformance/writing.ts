@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { isStoreError } from "../../providers/object_store.ts";
+import { isStoreError, type ObjectStore } from "../../providers/object_store.ts";
 import { rejectsWhenAborted, rejectsWith } from "./checks.ts";
 import {
   awkwardKeysFor,
@@ -10,6 +10,13 @@ import {
   namesIn,
   pattern,
 } from "./suite.ts";
+
+/** Azure's and Google's take an object as a whole. */
+function canReadContent({ provider, putContent }: ObjectStore): boolean {
+  const can = putContent !== undefined;
+  assert.equal(can, provider === "aws-s3" || provider === "local");
+  return can;
+}
 
 export const writingTests: readonly ConformanceTest[] = [
   ["the limits make sense", ({ store }) => {
@@ -93,7 +100,7 @@ export const writingTests: readonly ConformanceTest[] = [
   [
     "content is written while it is read, in memory that is used again",
     async ({ store, prefix }) => {
-      if (store.putContent === undefined) return;
+      if (!canReadContent(store) || store.putContent === undefined) return;
       for (const [size, chunk] of [[0, 1], [1, 1], [1_000_003, 100_000], [3_000_000, 1_000_000]]) {
         const body = pattern(size ?? 0);
         const memory = new Uint8Array(chunk ?? 0);
@@ -121,7 +128,7 @@ export const writingTests: readonly ConformanceTest[] = [
   ["content that can't be read, or is another at the second reading, leaves nothing", async (
     { store, prefix },
   ) => {
-    if (store.putContent === undefined) return;
+    if (!canReadContent(store) || store.putContent === undefined) return;
     const body = pattern(2_000_000);
     for (const readings of [1, 2]) {
       let reading = 0;
@@ -163,7 +170,7 @@ export const writingTests: readonly ConformanceTest[] = [
 
   ["writing content is cancelled", async ({ store, prefix }) => {
     const { putContent } = store;
-    if (putContent === undefined) return;
+    if (!canReadContent(store) || putContent === undefined) return;
     const body = pattern(1_000_000);
     const content = {
       length: body.length,

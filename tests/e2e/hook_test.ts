@@ -1,6 +1,5 @@
 /** As the hook script of a Barman server: what it has taken is stored and can be restored, with the options that were given. */
 import assert from "node:assert/strict";
-import { mkdirSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -22,7 +21,7 @@ interface TakenBackup extends AsyncDisposable {
 async function takenBackup(): Promise<TakenBackup> {
   const root = await mkdtemp(join(tmpdir(), "bce2e-hook-"));
   const directory = join(root, "base", ID);
-  mkdirSync(join(directory, "data/global"), { recursive: true });
+  await mkdir(join(directory, "data/global"), { recursive: true });
   const large = new Uint8Array(17 * MIB);
   for (let at = 0; at < large.length; at += 65_536) {
     crypto.getRandomValues(large.subarray(at, at + 65_536));

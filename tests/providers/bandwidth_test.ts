@@ -16,6 +16,10 @@ function subject(bytesPerSecond: number) {
         sent.push([time, body.length]);
         return Promise.resolve();
       },
+      putContent(_, content) {
+        sent.push([time, content.length]);
+        return Promise.resolve();
+      },
       startMultipart: (key) =>
         Promise.resolve({
           key,
@@ -67,9 +71,10 @@ Deno.test("a whole object does not wait, and those after it do", async () => {
   await run(Promise.all([
     upload.uploadPart(1, new Uint8Array(500)),
     store.put("b", new Uint8Array(100)),
+    store.putContent?.("c", { length: 200, read: () => assert.fail("nobody reads it") }),
     upload.uploadPart(2, new Uint8Array(10)),
   ]));
-  assert.deepEqual(sent.sort(), [[0, 100], [0, 500], [6000, 10]]);
+  assert.deepEqual(sent.sort(), [[0, 100], [0, 200], [0, 500], [8000, 10]]);
 });
 
 Deno.test("the rate is never above the limit, and the limit is used", async () => {

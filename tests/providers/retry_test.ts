@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { compareKeys } from "../../providers/key_order.ts";
 import { StoreError } from "../../providers/object_store.ts";
-import { type RetryPolicy, withRetry } from "../../providers/retry.ts";
+import { withRetry } from "../../providers/retry.ts";
+import type { RetryPolicy } from "../../providers/retry_attempts.ts";
 import { bytes, contentOf, namesIn, pattern, readAll } from "../conformance/suite.ts";
 import { type Script, type ScriptedCall, scriptedStore } from "./scripted_store.ts";
 
@@ -38,6 +39,30 @@ function failing(call: ScriptedCall, ...errors: StoreError[]): NonNullable<Scrip
     if (error !== undefined) throw error;
   };
 }
+
+Deno.test("content is read anew for each attempt to write it", async () => {
+  const { store: plain, beneath, script } = subject();
+  assert.equal(plain.putContent, undefined, "only where the store beneath has it");
+  script.before = failing("put", reset(), busy());
+  let readings = 0;
+  const store = withRetry({
+    ...beneath,
+    putContent: async (key, content, options) => {
+      const body = await readAll(content.read());
+      await beneath.put(key, body, options);
+    },
+  }, { sleep: () => Promise.resolve() });
+  const content = {
+    length: 7,
+    async *read() {
+      readings++;
+      yield bytes("content");
+    },
+  };
+  await store.putContent?.("k", content);
+  assert.equal(readings, 3);
+  assert.deepEqual(await contentOf(store, "k"), bytes("content"));
+});
 
 Deno.test("every kind of call is repeated", async () => {
   const { store, script, calls } = subject();

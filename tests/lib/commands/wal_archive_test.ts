@@ -124,6 +124,11 @@ Deno.test("wal-archive: compression levels are words or numbers, clamped", () =>
     await store("--compression-level=-1");
     const negative = await store("--zstd", "--compression-level", "-22");
     assert.ok(negative.length > (await store("--zstd", "--compression-level", "22")).length);
+    // What WAL is compressed with when nothing is said is not what base backups are.
+    for (const [codec, level] of [["--zstd", "1"], ["--gzip", "5"], ["--lz4", "0"]] as const) {
+      const usual = await store(codec);
+      assert.equal(usual.length, (await store(codec, "--compression-level", level)).length);
+    }
     const bad = await runIn(archive, ["--compression-level", "best", local.url, "main", path]);
     assert.equal(bad.code, 3);
     assert.match(bad.stderr, /'best' is not a compression level/);
@@ -131,20 +136,31 @@ Deno.test("wal-archive: compression levels are words or numbers, clamped", () =>
 
 Deno.test("wal-archive: tags, and those of history files", () =>
   withLocalStore(async (local) => {
-    const seen: [string, Tags | undefined][] = [];
+    const seen: [string, string, Tags | undefined][] = [];
     const store: ObjectStore = altered(local.store, {
       put(key, body, options) {
-        seen.push([key, options?.tags]);
+        seen.push(["put", key, options?.tags]);
         return local.store.put(key, body, options);
+      },
+      async putContent(key, content, options) {
+        seen.push(["read while it is sent", key, options?.tags]);
+        await local.store.putContent?.(key, content, options);
       },
     });
     const path = await localFile(local, SEGMENT, walBytes(10));
     const tags = [["a", "b"]] as const;
     const wal = parseWalName(SEGMENT);
     assert.ok(wal);
-    const plan = planArchive(local.layout, { path, wal, compression: null, tags });
-    await archiveWal(store, plan, { log: recordingLogger() });
-    assert.deepEqual(seen, [[local.layout.wal(SEGMENT), tags]]);
+    for (const compression of [null, "gzip"] as const) {
+      const plan = planArchive(local.layout, { path, wal, compression, tags });
+      await archiveWal(store, plan, { log: recordingLogger() });
+      await local.store.deleteMany([plan.key]);
+    }
+    const key = local.layout.wal(SEGMENT);
+    assert.deepEqual(seen, [
+      ["read while it is sent", key, tags],
+      ["put", `${key}.gz`, tags],
+    ]);
 
     // Which tags are chosen shows in the usage errors too: each pair excludes the other spelling.
     for (
