@@ -2,26 +2,11 @@
  * The checksums that the formats use beside CRC-32 (which `node:zlib` has). All take and return
  * unsigned 32-bit numbers, unless said otherwise.
  */
+import { Blocks } from "./blocks.ts";
 
 /** CRC-32C (Castagnoli) of some bytes, continuing from `before`. */
 export function crc32c(bytes: Uint8Array, before = 0): number {
-  const t = castagnoli ??= slicingTables(0x82f63b78, 8);
-  let crc = ~before;
-  let i = 0;
-  for (const end = bytes.length - 7; i < end; i += 8) {
-    const a = crc ^
-      ((bytes[i] as number) | ((bytes[i + 1] as number) << 8) | ((bytes[i + 2] as number) << 16) |
-        ((bytes[i + 3] as number) << 24));
-    crc = (t[0x700 + (a & 255)] as number) ^ (t[0x600 + ((a >>> 8) & 255)] as number) ^
-      (t[0x500 + ((a >>> 16) & 255)] as number) ^ (t[0x400 + (a >>> 24)] as number) ^
-      (t[0x300 + (bytes[i + 4] as number)] as number) ^
-      (t[0x200 + (bytes[i + 5] as number)] as number) ^
-      (t[0x100 + (bytes[i + 6] as number)] as number) ^ (t[bytes[i + 7] as number] as number);
-  }
-  for (; i < bytes.length; i++) {
-    crc = (t[(crc ^ (bytes[i] as number)) & 255] as number) ^ (crc >>> 8);
-  }
-  return ~crc >>> 0;
+  return sharedBlocks().crc32c(bytes, before);
 }
 
 /** CRC-64 (ECMA-182, reflected, as .xz has it), which grows as bytes are added. */
@@ -68,13 +53,16 @@ export class Crc64 {
 
 /** xxHash-32 with seed 0, which grows as bytes are added. */
 export class XxHash32 {
+  readonly #blocks: Blocks;
   readonly #rest = new Uint8Array(16);
   #resting = 0;
   #total = 0;
-  #a = (P1 + P2) | 0;
-  #b = P2 | 0;
-  #c = 0;
-  #d = -P1 | 0;
+  readonly #lanes = Int32Array.of(P1 + P2, P2, 0, -P1);
+
+  /** @param blocks where the bytes will come from, if they come from one */
+  constructor(blocks: Blocks = sharedBlocks()) {
+    this.#blocks = blocks;
+  }
 
   update(bytes: Uint8Array): void {
     this.#total += bytes.length;
@@ -84,19 +72,18 @@ export class XxHash32 {
       this.#rest.set(bytes.subarray(0, at), this.#resting);
       this.#resting += at;
       if (this.#resting < 16) return;
-      this.#stripes(this.#rest, 0, 16);
+      this.#blocks.xxHash32Stripes(this.#lanes, this.#rest);
       this.#resting = 0;
     }
     const end = at + ((bytes.length - at) & ~15);
-    this.#stripes(bytes, at, end);
+    this.#blocks.xxHash32Stripes(this.#lanes, bytes.subarray(at, end));
     this.#rest.set(bytes.subarray(end));
     this.#resting = bytes.length - end;
   }
 
   digest(): number {
-    let hash = this.#total >= 16
-      ? rotate(this.#a, 1) + rotate(this.#b, 7) + rotate(this.#c, 12) + rotate(this.#d, 18)
-      : P5;
+    const [a = 0, b = 0, c = 0, d = 0] = this.#lanes;
+    let hash = this.#total >= 16 ? rotate(a, 1) + rotate(b, 7) + rotate(c, 12) + rotate(d, 18) : P5;
     hash = (hash + this.#total) | 0;
     const rest = this.#rest;
     let i = 0;
@@ -109,23 +96,6 @@ export class XxHash32 {
     hash = Math.imul(hash ^ (hash >>> 15), P2);
     hash = Math.imul(hash ^ (hash >>> 13), P3);
     return (hash ^ (hash >>> 16)) >>> 0;
-  }
-
-  #stripes(bytes: Uint8Array, from: number, to: number): void {
-    let a = this.#a;
-    let b = this.#b;
-    let c = this.#c;
-    let d = this.#d;
-    for (let i = from; i < to; i += 16) {
-      a = Math.imul(rotate(a + Math.imul(word(bytes, i), P2), 13), P1);
-      b = Math.imul(rotate(b + Math.imul(word(bytes, i + 4), P2), 13), P1);
-      c = Math.imul(rotate(c + Math.imul(word(bytes, i + 8), P2), 13), P1);
-      d = Math.imul(rotate(d + Math.imul(word(bytes, i + 12), P2), 13), P1);
-    }
-    this.#a = a;
-    this.#b = b;
-    this.#c = c;
-    this.#d = d;
   }
 }
 
@@ -152,22 +122,12 @@ function word(bytes: Uint8Array, i: number): number {
 }
 
 // Made at the first use, because that takes a moment.
-let castagnoli: Int32Array | undefined;
+let shared: Blocks | undefined;
 let ecma: Int32Array | undefined;
 
-/** `count` tables of 256: table k advances a byte over k zero bytes. */
-function slicingTables(polynomial: number, count: number): Int32Array {
-  const tables = new Int32Array(256 * count);
-  for (let n = 0; n < 256; n++) {
-    let crc = n;
-    for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ polynomial : crc >>> 1;
-    tables[n] = crc;
-  }
-  for (let i = 256; i < tables.length; i++) {
-    const before = tables[i - 256] as number;
-    tables[i] = (tables[before & 255] as number) ^ (before >>> 8);
-  }
-  return tables;
+/** For what is done in one call. */
+function sharedBlocks(): Blocks {
+  return shared ??= new Blocks();
 }
 
 /** Pairs of (low, high) halves; the last of the four tables is the plain one. */

@@ -3,7 +3,13 @@ import { constants, crc32, createInflateRaw, deflateRaw } from "node:zlib";
 import { abortable, ByteReader, CUT_OFF, inBlocks } from "./byte_reader.ts";
 import { CorruptDataError } from "./corrupt_data_error.ts";
 import type { CodecOptions, DecompressOptions } from "./table.ts";
-import { throughZlib, type ZlibStream } from "./through_zlib.ts";
+import {
+  freeChunk,
+  INPUT_AT_ONCE,
+  OUTPUT_AT_ONCE,
+  throughZlib,
+  type ZlibStream,
+} from "./through_zlib.ts";
 
 const BLOCK = 512 * 1024;
 const WINDOW = 32 * 1024;
@@ -73,6 +79,7 @@ export async function* decompressGzip(
         checksum = crc32(chunk, checksum);
         size += chunk.length;
         yield chunk;
+        if (options.reuse === true) freeChunk(chunk);
       }
       const trailer = await reader.read(8);
       const view = new DataView(trailer.buffer, trailer.byteOffset, 8);
@@ -162,11 +169,13 @@ async function skipText(reader: ByteReader, checksum: number): Promise<number> {
 }
 
 async function* inflate(reader: ByteReader): AsyncGenerator<Uint8Array, void, void> {
-  const stream = createInflateRaw({ chunkSize: 128 * 1024 }) as ZlibStream;
+  const stream = createInflateRaw({ chunkSize: OUTPUT_AT_ONCE }) as ZlibStream;
   let sourceFailed = false;
   const next = async () => {
     try {
-      return await reader.take();
+      const bytes = await reader.peek(INPUT_AT_ONCE);
+      reader.consume(bytes.length);
+      return bytes.length > 0 ? bytes : undefined;
     } catch (error) {
       sourceFailed = true;
       throw error;

@@ -1,17 +1,14 @@
+import { Blocks, PIECE } from "./blocks.ts";
 import { ByteReader, concat, inBlocks } from "./byte_reader.ts";
 import { inPieces } from "./in_pieces.ts";
 import { XxHash32, xxHash32 } from "./checksums.ts";
 import { CorruptDataError } from "./corrupt_data_error.ts";
-import { decodeLz4Block } from "./lz4_block.ts";
-import { PIECE } from "./pieces.ts";
 import type { CodecOptions, DecompressOptions } from "./table.ts";
 
 const MAGIC = 0x184d2204;
 const SKIPPABLE = 0x184d2a50;
 /** Matters where many cores are: this thread can't feed more. */
 const MOST_WORKERS = 4;
-/** How far back a match can reach, rounded up. */
-const HISTORY = 64 * 1024;
 const RAW = 0x80000000;
 
 /**
@@ -46,12 +43,7 @@ export async function* decompressLz4(
   options: DecompressOptions = {},
 ): AsyncGenerator<Uint8Array, void, void> {
   const reader = new ByteReader("lz4", source, options.signal);
-  // Frames may be many and tiny.
-  let memory = new Uint8Array(0);
-  const take = (size: number) => {
-    if (memory.length !== size) memory = new Uint8Array(size);
-    return memory;
-  };
+  const blocks = new Blocks();
   try {
     let frame = 0;
     do {
@@ -59,7 +51,7 @@ export async function* decompressLz4(
       if (magic >= SKIPPABLE && magic <= SKIPPABLE + 15) {
         await reader.skip(little32(await reader.read(4), 0));
       } else if (magic === MAGIC) {
-        yield* decompressFrame(reader, take);
+        yield* decompressFrame(reader, blocks, options.reuse === true);
       } else {
         throw corrupt(
           frame === 0 ? "it does not begin with an LZ4 frame" : "garbage follows its end",
@@ -97,13 +89,12 @@ interface Frame {
 
 async function* decompressFrame(
   reader: ByteReader,
-  take: (size: number) => Uint8Array,
+  blocks: Blocks,
+  reuse: boolean,
 ): AsyncGenerator<Uint8Array, void, void> {
   const frame = await readDescriptor(reader);
-  // Matches reach back to what this frame has written, so nothing of another one is seen.
-  const buffer = take(HISTORY + Math.max(frame.largestBlock, 512 * 1024));
-  const checksum = new XxHash32();
-  let at = 0;
+  blocks.beginLz4Frame(frame.largestBlock);
+  const checksum = new XxHash32(blocks);
   let size = 0;
   for (;;) {
     const field = little32(await reader.read(4), 0);
@@ -115,22 +106,12 @@ async function* decompressFrame(
       throw corrupt("a block's checksum does not match");
     }
 
-    if (!frame.linked) {
-      at = 0;
-    } else if (at + frame.largestBlock > buffer.length) {
-      buffer.copyWithin(0, at - HISTORY, at);
-      at = HISTORY;
-    }
-    let end = at + length;
-    if (field >= RAW) buffer.set(block, at);
-    else end = decodeLz4Block(block, buffer, at, at + frame.largestBlock);
-    if (end < 0) throw corrupt("a block is damaged");
-    if (end === at) continue;
-    const content = buffer.slice(at, end);
+    const content = blocks.decompressLz4(block, { stored: field >= RAW, linked: frame.linked });
+    if (content === undefined) throw corrupt("a block is damaged");
+    if (content.length === 0) continue;
     if (frame.contentChecksum) checksum.update(content);
     size += content.length;
-    at = end;
-    yield content;
+    yield reuse ? content : content.slice();
   }
   if (frame.contentChecksum && checksum.digest() !== little32(await reader.read(4), 0)) {
     throw corrupt("its checksum does not match");

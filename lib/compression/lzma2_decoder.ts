@@ -19,7 +19,6 @@ import {
   PROBABILITY_HALF,
   REP_LENGTH,
 } from "./lzma_model.ts";
-import { copyMatch } from "./lz4_block.ts";
 
 const LARGEST_CHUNK = 2 * 1024 * 1024;
 
@@ -256,4 +255,23 @@ export function createLzma2Decoder(dictionarySize: number): Lzma2Decoder {
       return whole ? buffer.subarray(from, at) : undefined;
     },
   };
+}
+
+/** Repeats what lies `distance` bytes back; returns the position behind it. */
+function copyMatch(out: Uint8Array, at: number, distance: number, length: number): number {
+  const end = at + length;
+  let from = at - distance;
+  if (length <= 16) {
+    while (at < end) out[at++] = out[from++] as number;
+  } else if (distance === 1) {
+    out.fill(out[from] as number, at, end);
+  } else {
+    // Each copy doubles the stretch that can be copied at once.
+    while (at < end) {
+      const part = Math.min(at - from, end - at);
+      out.copyWithin(at, from, from + part);
+      at += part;
+    }
+  }
+  return end;
 }

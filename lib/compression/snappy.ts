@@ -1,9 +1,7 @@
+import { Blocks, PIECE } from "./blocks.ts";
 import { ByteReader, inBlocks } from "./byte_reader.ts";
-import { crc32c } from "./checksums.ts";
 import { CorruptDataError } from "./corrupt_data_error.ts";
 import { inPieces } from "./in_pieces.ts";
-import { maskedCrc, PIECE } from "./pieces.ts";
-import { decodeSnappyBlock, largestSnappyBlock } from "./snappy_block.ts";
 import type { CodecOptions, DecompressOptions } from "./table.ts";
 
 const BLOCK = 64 * 1024;
@@ -11,6 +9,8 @@ const BLOCK = 64 * 1024;
 const MOST_WORKERS = 4;
 /** The stream identifier, a chunk of its own: `sNaPpY`. */
 const IDENTIFIER = [0xff, 0x06, 0x00, 0x00, 0x73, 0x4e, 0x61, 0x50, 0x70, 0x59];
+/** Bytes that a block of 64 KiB takes at most, by the reference implementation. */
+const LARGEST_PACKED = 32 + BLOCK + Math.floor(BLOCK / 6);
 const COMPRESSED = 0x00;
 const RAW = 0x01;
 
@@ -39,6 +39,7 @@ export async function* decompressSnappy(
   options: DecompressOptions = {},
 ): AsyncGenerator<Uint8Array, void, void> {
   const reader = new ByteReader("snappy", source, options.signal);
+  const blocks = new Blocks();
   try {
     let identified = false;
     while (!await reader.atEnd()) {
@@ -54,11 +55,11 @@ export async function* decompressSnappy(
       } else if (!identified) {
         throw corrupt("it does not begin with the stream identifier");
       } else if (type === COMPRESSED || type === RAW) {
-        if (length < 4 || length - 4 > largestSnappyBlock(BLOCK)) {
+        if (length < 4 || length - 4 > LARGEST_PACKED) {
           throw corrupt("the length of a chunk is wrong");
         }
-        const content = contentOf(type, await reader.read(length));
-        if (content.length > 0) yield content;
+        const content = contentOf(type, await reader.read(length), blocks);
+        if (content.length > 0) yield options.reuse === true ? content : content.slice();
       } else if (type >= 0x80) {
         await reader.skip(length);
       } else {
@@ -70,13 +71,20 @@ export async function* decompressSnappy(
   }
 }
 
-function contentOf(type: number, chunk: Uint8Array): Uint8Array {
+function contentOf(type: number, chunk: Uint8Array, blocks: Blocks): Uint8Array {
   const checksum = new DataView(chunk.buffer, chunk.byteOffset).getUint32(0, true);
   const body = chunk.subarray(4);
-  const content = type === RAW ? body : decodeSnappyBlock(body, BLOCK);
+  const content = type === RAW ? body : blocks.decompressSnappy(body);
   if (content === undefined || content.length > BLOCK) throw corrupt("a chunk is damaged");
-  if (maskedCrc(crc32c(content)) !== checksum) throw corrupt("a chunk's CRC-32C does not match");
+  if (maskedCrc(blocks.crc32c(content)) !== checksum) {
+    throw corrupt("a chunk's CRC-32C does not match");
+  }
   return content;
+}
+
+/** Snappy stores CRCs altered, so that a CRC of data that holds CRCs is no special case. */
+function maskedCrc(crc: number): number {
+  return (((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0;
 }
 
 function corrupt(reason: string): CorruptDataError {

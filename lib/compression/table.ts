@@ -50,6 +50,8 @@ export interface CompressOptions {
 }
 
 export interface DecompressOptions {
+  /** Chunks of the result may be overwritten or freed once the next is asked for, which saves memory. */
+  reuse?: boolean | undefined;
   signal?: AbortSignal | undefined;
 }
 

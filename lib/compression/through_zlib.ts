@@ -1,5 +1,12 @@
 import type { Transform } from "node:stream";
 
+/**
+ * Bytes for one run of a decompressor at most. Each run is a trip to another thread, which costs as much as decompressing
+ * some 20 KiB: restoring with 64 and 128 KiB took an eighth longer.
+ */
+export const INPUT_AT_ONCE = 256 * 1024;
+export const OUTPUT_AT_ONCE = 256 * 1024;
+
 /** A stream of `node:zlib`: it counts the bytes of input that its engine has used up. */
 export type ZlibStream = Transform & { readonly bytesWritten: number };
 
@@ -58,4 +65,13 @@ async function feed(
       return;
     }
   }
+}
+
+/**
+ * Give a chunk's memory back now: left to the garbage collector, some MiB more are in use at a time. Does nothing when
+ * the stream may go on to fill the same memory.
+ */
+export function freeChunk(chunk: Uint8Array): void {
+  const { buffer } = chunk;
+  if (buffer instanceof ArrayBuffer && buffer.byteLength === chunk.length) buffer.transfer(0);
 }

@@ -3,7 +3,13 @@ import { constants, createZstdCompress, createZstdDecompress, zstdCompress } fro
 import { ByteReader, concat, inBlocks } from "./byte_reader.ts";
 import { CorruptDataError } from "./corrupt_data_error.ts";
 import type { CodecOptions, DecompressOptions } from "./table.ts";
-import { throughZlib, type ZlibStream } from "./through_zlib.ts";
+import {
+  freeChunk,
+  INPUT_AT_ONCE,
+  OUTPUT_AT_ONCE,
+  throughZlib,
+  type ZlibStream,
+} from "./through_zlib.ts";
 
 const MAGIC = 0xfd2fb528;
 const SKIPPABLE = 0x184d2a50;
@@ -79,7 +85,7 @@ export async function* decompressZstd(
       if (magic >= SKIPPABLE && magic <= SKIPPABLE + 15) {
         await reader.skip(little(await reader.read(4)));
       } else if (magic === MAGIC) {
-        yield* decompressFrame(reader);
+        yield* decompressFrame(reader, options.reuse === true);
       } else {
         throw corrupt(
           frame === 0 ? "it does not begin with a zstd frame" : "garbage follows its end",
@@ -125,7 +131,10 @@ function compressor(
 
 let multithreaded: boolean | undefined;
 
-async function* decompressFrame(reader: ByteReader): AsyncGenerator<Uint8Array, void, void> {
+async function* decompressFrame(
+  reader: ByteReader,
+  reuse: boolean,
+): AsyncGenerator<Uint8Array, void, void> {
   const header = await readFrameHeader(reader);
   let lost: { error: unknown } | undefined;
   let last = false;
@@ -136,7 +145,7 @@ async function* decompressFrame(reader: ByteReader): AsyncGenerator<Uint8Array, 
       const pieces = first ? [header.bytes] : [];
       first = false;
       let length = 0;
-      while (!last && length < 64 * 1024) {
+      while (!last && length < INPUT_AT_ONCE) {
         const blockHeader = await reader.read(3);
         const bits = little(blockHeader);
         const kind = (bits >>> 1) & 3;
@@ -155,13 +164,14 @@ async function* decompressFrame(reader: ByteReader): AsyncGenerator<Uint8Array, 
       throw error;
     }
   };
-  const stream = createZstdDecompress({ chunkSize: 128 * 1024 }) as ZlibStream;
+  const stream = createZstdDecompress({ chunkSize: OUTPUT_AT_ONCE }) as ZlibStream;
   let size = 0;
   let unused = 0;
   try {
     for await (const chunk of throughZlib(stream, next, (bytes) => unused += bytes.length)) {
       size += chunk.length;
       yield chunk;
+      if (reuse) freeChunk(chunk);
     }
   } catch (error) {
     if (lost !== undefined) throw lost.error;

@@ -1,53 +1,134 @@
-/** Writes the contents of files: large pieces as they come, small ones gathered. */
+/** Writes the contents of files while what comes next is being read. */
 import { write, writeSync } from "node:fs";
 
-/** Pieces from here on are written as they come. Bytes. */
-const LARGE = 64 * 1024;
-/** Room for small pieces. Bytes. */
-const GATHERED = 256 * 1024;
-/** Up to this a synchronous write, which goes to the system's cache, is cheaper than a trip to another thread. */
+/** Bytes handed to the system at once, unless a file ends before: the trip to another thread is nothing beside it. */
+const BUFFER = 512 * 1024;
+/** Up to this a whole file is written synchronously, which goes to the system's cache and is cheaper than that trip. */
 const SYNCHRONOUS = 64 * 1024;
 
-/** One for each archive: it works on one file at a time, and `flush` or `discard` ends with that. */
-export class FileWriter {
-  #buffer: Uint8Array | undefined;
-  #filled = 0;
+/** Memory for what waits to be written and what is being written, of all files that share it. */
+export class WriteBuffers {
+  readonly #most: number;
+  readonly #free: Uint8Array[] = [];
+  readonly #waiting: ((buffer: Uint8Array) => void)[] = [];
+  #made = 0;
 
-  /** Append to the file. The chunk is used up when the promise resolves. */
-  async write(descriptor: number, chunk: Uint8Array): Promise<void> {
-    if (chunk.length >= LARGE) {
-      await this.flush(descriptor);
-      await writeFully(descriptor, chunk);
-      return;
+  constructor(most = 4) {
+    this.#most = most;
+  }
+
+  /** Waits until one is free. */
+  async take(): Promise<Uint8Array> {
+    const free = this.#free.pop();
+    if (free !== undefined) return free;
+    if (this.#made < this.#most) {
+      this.#made++;
+      return new Uint8Array(BUFFER);
     }
-    if (this.#filled + chunk.length > GATHERED) await this.flush(descriptor);
-    this.#buffer ??= new Uint8Array(GATHERED);
-    this.#buffer.set(chunk, this.#filled);
-    this.#filled += chunk.length;
+    return await new Promise((resolve) => this.#waiting.push(resolve));
   }
 
-  /** Write what was gathered. */
-  async flush(descriptor: number): Promise<void> {
-    const rest = this.#buffer?.subarray(0, this.#filled);
-    this.#filled = 0;
-    if (rest !== undefined && rest.length > 0) await writeFully(descriptor, rest);
-  }
-
-  /** Forget what was gathered. */
-  discard(): void {
-    this.#filled = 0;
+  give(buffer: Uint8Array): void {
+    const next = this.#waiting.shift();
+    if (next === undefined) this.#free.push(buffer);
+    else next(buffer);
   }
 }
 
-/** A write may take less than all of it: near a full disk, or when a signal comes. */
-async function writeFully(descriptor: number, bytes: Uint8Array): Promise<void> {
-  for (let rest = bytes; rest.length > 0;) {
-    const written = rest.length <= SYNCHRONOUS
-      ? writeSync(descriptor, rest)
-      : await writeSome(descriptor, rest);
-    if (written === 0) throw new Error("the system wrote nothing");
-    rest = rest.subarray(written);
+/** The content of one file, in order. */
+export class FileWriter {
+  readonly #descriptor: number;
+  readonly #buffers: WriteBuffers;
+  /** Being filled. */
+  #buffer: Uint8Array | undefined;
+  #filled = 0;
+  /** The beginnings of buffers, to be written. */
+  readonly #queue: Uint8Array[] = [];
+  /** Ends when the queue is empty; never rejects. */
+  #writing: Promise<void> | undefined;
+  #failure: { readonly error: unknown } | undefined;
+
+  constructor(descriptor: number, buffers: WriteBuffers) {
+    this.#descriptor = descriptor;
+    this.#buffers = buffers;
   }
+
+  /** Append to the file, soon; the chunk is used up when this resolves. @throws what an earlier write failed with */
+  async write(chunk: Uint8Array): Promise<void> {
+    for (let rest = chunk; rest.length > 0;) {
+      if (this.#failure !== undefined) throw this.#failure.error;
+      this.#buffer ??= await this.#buffers.take();
+      const part = rest.subarray(0, this.#buffer.length - this.#filled);
+      this.#buffer.set(part, this.#filled);
+      this.#filled += part.length;
+      rest = rest.subarray(part.length);
+      if (this.#filled === this.#buffer.length) this.#send(this.#buffer);
+    }
+  }
+
+  /** Resolves when the system has all of it. @throws what a write failed with */
+  async end(): Promise<void> {
+    if (this.#buffer !== undefined) {
+      if (this.#writing === undefined && this.#filled <= SYNCHRONOUS) this.#writeNow(this.#buffer);
+      else this.#send(this.#buffer);
+    }
+    await this.#writing;
+    if (this.#failure !== undefined) throw this.#failure.error;
+  }
+
+  /** Forget what is not being written yet. The descriptor may be closed when this resolves. */
+  async discard(): Promise<void> {
+    if (this.#buffer !== undefined) this.#buffers.give(this.#buffer);
+    this.#buffer = undefined;
+    this.#filled = 0;
+    this.#giveBackQueue();
+    await this.#writing;
+  }
+
+  #send(buffer: Uint8Array): void {
+    this.#queue.push(buffer.subarray(0, this.#filled));
+    this.#buffer = undefined;
+    this.#filled = 0;
+    this.#writing ??= this.#writeQueue()
+      .catch((error) => {
+        this.#failure = { error };
+        this.#giveBackQueue();
+      })
+      .finally(() => this.#writing = undefined);
+  }
+
+  async #writeQueue(): Promise<void> {
+    for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+      try {
+        for (let rest = next; rest.length > 0;) {
+          rest = rest.subarray(someOf(await writeSome(this.#descriptor, rest)));
+        }
+      } finally {
+        this.#buffers.give(wholeOf(next));
+      }
+    }
+  }
+
+  #writeNow(buffer: Uint8Array): void {
+    const content = buffer.subarray(0, this.#filled);
+    this.#buffer = undefined;
+    this.#filled = 0;
+    try {
+      for (let rest = content; rest.length > 0;) {
+        rest = rest.subarray(someOf(writeSync(this.#descriptor, rest)));
+      }
+    } finally {
+      this.#buffers.give(buffer);
+    }
+  }
+
+  #giveBackQueue(): void {
+    for (const content of this.#queue.splice(0)) this.#buffers.give(wholeOf(content));
+  }
+}
+
+function wholeOf(content: Uint8Array): Uint8Array {
+  return new Uint8Array(content.buffer);
 }
 
 function writeSome(descriptor: number, bytes: Uint8Array): Promise<number> {
@@ -57,4 +138,10 @@ function writeSome(descriptor: number, bytes: Uint8Array): Promise<number> {
       else reject(error);
     });
   });
+}
+
+/** A write may take less than all of it: near a full disk, or when a signal comes. */
+function someOf(written: number): number {
+  if (written === 0) throw new Error("the system wrote nothing");
+  return written;
 }

@@ -156,7 +156,7 @@ async function carryOut(plan: RestorePlan, job: RestoreJob): Promise<void> {
         });
         const tar = compression === null
           ? counted
-          : decompressStream(compression, counted, { signal });
+          : decompressStream(compression, counted, { reuse: true, signal });
         await unpacker.unpack(tar, { rank, signal });
         // An archive that is not compressed has no checksum of its own.
         const mismatch = recorded === undefined ? null : archiveMismatch(recorded, read);

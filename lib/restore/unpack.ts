@@ -7,7 +7,8 @@
  * directory was empty at the start, so that what is there came from the archives.
  *
  * Calls that make and describe files are synchronous: they take microseconds, and leave no gap in which another archive's
- * member could come between a look and a deed. Contents are written, and everything is flushed, asynchronously.
+ * member could come between a look and a deed. Contents are written, and everything is flushed, asynchronously, while
+ * the next members are read.
  */
 import {
   closeSync,
@@ -30,7 +31,7 @@ import {
 import { displayPath, fsPath } from "../backup/raw_names.ts";
 import { mapInParallel } from "../parallel.ts";
 import { type TarEntry, TarReader } from "../tar/reader.ts";
-import { FileWriter } from "./file_writer.ts";
+import { FileWriter, WriteBuffers } from "./file_writer.ts";
 import { isBelow, memberPath, parentOf, UnsafeMember } from "./member_path.ts";
 import type { OwnerLookup } from "./owners.ts";
 import { errorCode, fileSystemError, RestoreError } from "./restore_error.ts";
@@ -60,14 +61,28 @@ export interface Owner {
   readonly gid: number;
 }
 
+/** What is under way of one archive. */
+interface OpenArchive {
+  readonly reader: TarReader;
+  readonly buffers: WriteBuffers;
+  /** Files that were read to their end and are not written to theirs. These do not reject. */
+  readonly contents: Set<Promise<void>>;
+}
+
 export interface UnpackOptions {
   /** Which archive it is: of files at the top (backup_label) the archive of the highest rank has the last word. */
   readonly rank: number;
   readonly signal: AbortSignal;
 }
 
-/** Flushes under way at once; each holds an open file. The disk does many as fast as one. */
+/** Flushes under way at once, when nothing else is. The disk does many as fast as one. */
 const FLUSHES_AT_ONCE = 16;
+/** Each keeps one of the runtime's few threads, which decompress and write, too. */
+const FLUSHES_MEANWHILE = 1;
+/** With more waiting, the disk is what all waits for. */
+const MANY_UNFLUSHED = 32;
+/** Files being written, waiting or flushed: each is open. */
+const MOST_OPEN = 64;
 const CREATE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
 const OPEN_DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 const PRIVATE: DirectoryFacts = { mode: 0o700, owner: null, mtime: null };
@@ -79,7 +94,11 @@ export class Unpacker {
   readonly #directories = new Map<string, DirectoryFacts | null>([["", null]]);
   /** Rank of the archive that made a file at the top or in global/. */
   readonly #ranks = new Map<string, number>();
+  /** Files that are written and still open. */
+  readonly #unflushed: { readonly descriptor: number; readonly shown: string }[] = [];
   readonly #flushes = new Set<Promise<void>>();
+  /** No more archives come. */
+  #isComplete = false;
   readonly #warned = new Set<string>();
   #failure: { readonly error: unknown } | undefined;
 
@@ -97,18 +116,20 @@ export class Unpacker {
       onTrailingData: (position) =>
         this.#target.warn(`Ignored what follows the archive's end (at byte ${position})`),
     });
-    const writer = new FileWriter();
+    const archive: OpenArchive = { reader, buffers: new WriteBuffers(), contents: new Set() };
     try {
       for (;;) {
         const entry = await reader.next();
         if (entry === null) break;
         options.signal.throwIfAborted();
         if (this.#failure !== undefined) throw this.#failure.error;
-        await this.#member(entry, reader, writer, options.rank);
+        await this.#member(entry, archive, options.rank);
       }
     } finally {
       await reader.close();
+      await Promise.all(archive.contents);
     }
+    if (this.#failure !== undefined) throw this.#failure.error;
   }
 
   /** What the archives said of a directory ("" for the target); undefined when nothing. */
@@ -135,19 +156,20 @@ export class Unpacker {
       if (statIfThere(absolute) !== undefined) unlinkSync(fsPath(absolute));
       return openSync(fsPath(absolute), CREATE, 0o600);
     });
-    const writer = new FileWriter();
+    const writer = new FileWriter(descriptor, new WriteBuffers());
     try {
       for await (const chunk of content) {
-        await this.#guardAsync(`Cannot write ${shown}`, () => writer.write(descriptor, chunk));
+        await this.#guardAsync(`Cannot write ${shown}`, () => writer.write(chunk));
       }
-      await this.#guardAsync(`Cannot write ${shown}`, () => writer.flush(descriptor));
+      await this.#guardAsync(`Cannot write ${shown}`, () => writer.end());
       this.#describe(descriptor, shown, mode, owner, mtime);
     } catch (error) {
+      await writer.discard();
       closeSync(descriptor);
       unlinkSync(fsPath(absolute));
       throw error;
     }
-    await this.#flushLater(descriptor, shown);
+    this.#flush(descriptor, shown);
   }
 
   /** A symbolic link of our own making, in place of what may be there. */
@@ -167,6 +189,8 @@ export class Unpacker {
 
   /** Wait until all files are on disk; then the same for directories, with their modes, owners and times. */
   async finish(signal: AbortSignal): Promise<void> {
+    this.#isComplete = true;
+    this.#flushSome();
     while (this.#flushes.size > 0) {
       await Promise.race(this.#flushes);
       signal.throwIfAborted();
@@ -190,8 +214,7 @@ export class Unpacker {
 
   async #member(
     entry: TarEntry,
-    reader: TarReader,
-    writer: FileWriter,
+    archive: OpenArchive,
     rank: number,
   ): Promise<void> {
     let path: string;
@@ -209,7 +232,7 @@ export class Unpacker {
     if (!this.#claim(path, rank)) return;
     switch (entry.type) {
       case "file":
-        return await this.#file(path, entry, reader, writer);
+        return await this.#file(path, entry, archive);
       case "symlink":
         return this.#symlink(path, entry);
       case "hard-link":
@@ -240,12 +263,7 @@ export class Unpacker {
     });
   }
 
-  async #file(
-    path: string,
-    entry: TarEntry,
-    reader: TarReader,
-    writer: FileWriter,
-  ): Promise<void> {
+  async #file(path: string, entry: TarEntry, archive: OpenArchive): Promise<void> {
     const absolute = this.#absolute(path);
     const shown = displayPath(absolute);
     this.#ensureDirectory(parentOf(path), entry);
@@ -258,20 +276,29 @@ export class Unpacker {
         return openSync(fsPath(absolute), CREATE, 0o600);
       }
     });
+    const { reader, buffers, contents } = archive;
+    const writer = new FileWriter(descriptor, buffers);
     try {
       for (;;) {
         const chunk = await reader.read();
         if (chunk === null) break;
-        await this.#guardAsync(`Cannot write ${shown}`, () => writer.write(descriptor, chunk));
+        await this.#guardAsync(`Cannot write ${shown}`, () => writer.write(chunk));
       }
-      await this.#guardAsync(`Cannot write ${shown}`, () => writer.flush(descriptor));
-      this.#describe(descriptor, shown, entry.mode & 0o777, this.#ownerOf(entry), entry.mtime);
     } catch (error) {
-      writer.discard();
+      await writer.discard();
       closeSync(descriptor);
       throw error;
     }
-    await this.#flushLater(descriptor, shown);
+    const owner = this.#ownerOf(entry);
+    const content = this.#guardAsync(`Cannot write ${shown}`, () => writer.end())
+      .then(() => this.#describe(descriptor, shown, entry.mode & 0o777, owner, entry.mtime))
+      .then(() => void this.#flush(descriptor, shown), (error) => {
+        this.#failure ??= { error };
+        closeSync(descriptor);
+      })
+      .finally(() => contents.delete(content));
+    contents.add(content);
+    await this.#fewOpen(archive);
   }
 
   #symlink(path: string, entry: TarEntry): void {
@@ -374,15 +401,37 @@ export class Unpacker {
     };
   }
 
-  /** Flush and close, while the next members are being read. */
-  async #flushLater(descriptor: number, shown: string): Promise<void> {
-    const task: Promise<void> = flushed(descriptor, `Cannot write ${shown}`, false).catch(
-      (error) => {
-        this.#failure ??= { error };
-      },
-    ).finally(() => this.#flushes.delete(task));
-    this.#flushes.add(task);
-    while (this.#flushes.size >= FLUSHES_AT_ONCE) await Promise.race(this.#flushes);
+  /** Flush and close, soon. A failure is told by whoever looks next. */
+  #flush(descriptor: number, shown: string): void {
+    this.#unflushed.push({ descriptor, shown });
+    this.#flushSome();
+  }
+
+  #flushSome(): void {
+    const atOnce = this.#isComplete || this.#unflushed.length > MANY_UNFLUSHED
+      ? FLUSHES_AT_ONCE
+      : FLUSHES_MEANWHILE;
+    while (this.#flushes.size < atOnce) {
+      const next = this.#unflushed.shift();
+      if (next === undefined) return;
+      const { descriptor, shown } = next;
+      const task: Promise<void> = flushed(descriptor, `Cannot write ${shown}`, false).catch(
+        (error) => {
+          this.#failure ??= { error };
+        },
+      ).finally(() => {
+        this.#flushes.delete(task);
+        this.#flushSome();
+      });
+      this.#flushes.add(task);
+    }
+  }
+
+  /** Wait until not too many files are open. */
+  async #fewOpen({ contents }: Pick<OpenArchive, "contents">): Promise<void> {
+    while (contents.size + this.#unflushed.length + this.#flushes.size >= MOST_OPEN) {
+      await Promise.race([...contents, ...this.#flushes]);
+    }
   }
 
   async #finishDirectory(path: string): Promise<void> {

@@ -72,7 +72,8 @@ const EMPTY = new Uint8Array(0);
  * and so on until `next` gives null. Then the source was read to its end, so that a decompressor in front has
  * verified its checksums. `close` must be called when leaving earlier.
  *
- * Chunks are views of what the source gave and stay valid as long as those do.
+ * Chunks are views of what the source gave and stay valid as long as those do: the source may overwrite one when it is
+ * asked for the next.
  */
 export class TarReader {
   readonly #source: AsyncIterator<Uint8Array>;
@@ -242,7 +243,8 @@ export class TarReader {
     }
     const whole = size + paddingOf(size);
     if (!await this.#fill(whole)) throw this.#cutOff("extended header");
-    const bytes = this.#chunk.subarray(this.#at, this.#at + size);
+    // What it says is needed when its chunk is gone.
+    const bytes = copyOf(this.#chunk.subarray(this.#at, this.#at + size));
     this.#at += whole;
     return bytes;
   }
@@ -310,13 +312,14 @@ export class TarReader {
     if (this.#chunk.length - this.#at >= count) return true;
     if (this.#at === this.#chunk.length && !await this.#pull()) return count === 0;
     if (this.#chunk.length - this.#at >= count) return true;
-    const pieces = [this.#chunk.subarray(this.#at)];
+    const pieces: Uint8Array[] = [copyOf(this.#chunk.subarray(this.#at))];
     let length = this.#chunk.length - this.#at;
     this.#before += this.#at;
     while (length < count) {
       const piece = await this.#nextChunk();
       if (piece === undefined) break;
-      pieces.push(piece);
+      // Only the last one is not followed by another.
+      pieces.push(length + piece.length < count ? copyOf(piece) : piece);
       length += piece.length;
     }
     // The last piece may be long: only what was asked for and that piece's rest are copied, once in each chunk.
@@ -397,4 +400,9 @@ function withoutTrailingSlashes(name: string): string {
 /** For messages. */
 function shownName(name: string): string {
   return name.length > 300 ? `${name.slice(0, 300)}…` : name;
+}
+
+/** Not `slice`, which of a Node buffer makes another view. */
+function copyOf(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(bytes);
 }

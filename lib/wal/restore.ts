@@ -136,7 +136,7 @@ export async function download(
   const stored = contentOf(store, candidate.key, signal);
   const content = candidate.compression === null
     ? stored
-    : decompressStream(candidate.compression, stored, { signal });
+    : decompressStream(candidate.compression, stored, { reuse: true, signal });
   const wal = noLargerThanWal(candidate.key, content);
   return await writeDurably(destination, wal, { signal, onDebug: log.debug });
 }

@@ -56,7 +56,7 @@ export function openSdkApi(
       // The SDK would read a stream once only.
       const bytes = Body instanceof Uint8Array
         ? Body
-        : Buffer.concat(await Array.fromAsync(Body.read(), (chunk) => chunk.slice()));
+        : Buffer.concat(await Array.fromAsync(Body.read(), (chunk) => new Uint8Array(chunk)));
       return await client.send(new PutObjectCommand({ ...input, Body: bytes }), options);
     },
     createMultipartUpload: (input, options) =>

@@ -35,6 +35,18 @@ for (const name of COMPRESSION_NAMES) {
     }
   });
 
+  Deno.test(`${name}: memory that is used again holds the right bytes until the next is asked for`, async () => {
+    const data = join(walLike(3 * MIB), randomBytes(MIB), walLike(MIB));
+    for (const packed of [await compress(name, data), await compress(name, walLike(1000))]) {
+      const expected = await decompress(name, packed);
+      const pieces: Uint8Array[] = [];
+      for await (const chunk of decompressStream(name, inChunks(packed), { reuse: true })) {
+        pieces.push(new Uint8Array(chunk));
+      }
+      assert.ok(same(join(...pieces), expected));
+    }
+  });
+
   Deno.test(`${name}: data that is hard for one stage or another comes back`, async () => {
     const samples = [
       repeated("\0\0\0\0\u007f", 1_200_000),

@@ -9,12 +9,23 @@ interface ReadMember extends TarEntry {
   readonly content: Uint8Array;
 }
 
+/** A source that uses its memory again as soon as it may. */
+async function* overwriting(
+  source: AsyncIterable<Uint8Array>,
+): AsyncGenerator<Uint8Array, void, void> {
+  for await (const chunk of source) {
+    const given = chunk.slice();
+    yield given;
+    given.fill(0xff);
+  }
+}
+
 async function readAll(
   whole: Uint8Array,
   sizes: readonly number[] = [],
   trailing: number[] = [],
 ): Promise<ReadMember[]> {
-  const reader = new TarReader(chunks(whole, sizes), {
+  const reader = new TarReader(overwriting(chunks(whole, sizes)), {
     onTrailingData: (position) => trailing.push(position),
   });
   const members: ReadMember[] = [];
