@@ -3,7 +3,6 @@
  * as bytes.
  */
 import { Buffer } from "node:buffer";
-import { type Dirent } from "node:fs";
 import { readdir, readlink } from "node:fs/promises";
 import { decodeName, encodeName, hasEscapedBytes } from "../tar/format.ts";
 
@@ -23,39 +22,19 @@ export function displayPath(path: string): string {
 
 const LONGEST_SHOWN = 4096;
 
-/** `kind` is undefined when the file system does not tell; then ask `lstat`. */
-export interface DirectoryEntry {
-  readonly name: string;
-  readonly kind: "file" | "directory" | "symlink" | "special" | undefined;
-}
-
-/** The entries of a directory, in the file system's order. */
-export async function readDirectory(path: string): Promise<DirectoryEntry[]> {
-  const entries = (await readdir(fsPath(path), { withFileTypes: true })).map((entry) => ({
-    name: entry.name,
-    kind: kindOf(entry),
-  }));
-  // The runtime replaces bytes that it can't decode; where that may have happened, ask again for bytes.
-  if (!entries.some((entry) => entry.name.includes("\ufffd"))) return entries;
-  const names = (await readdir(fsPath(path), { encoding: "buffer" })).map(decodeName);
-  const known = new Map(entries.map((entry) => [entry.name, entry.kind]));
-  // A name that is doubtful still (Deno replaces bytes here too) is left for `lstat` to prove.
-  return names.map((name) => ({
-    name,
-    kind: name.includes("\ufffd") ? undefined : known.get(name),
-  }));
+/**
+ * The names in a directory, in the file system's order. Without their kinds: a database may have hundreds of thousands of
+ * files in one directory, and the runtimes take three times the memory for names with kinds.
+ */
+export async function readDirectory(path: string): Promise<string[]> {
+  const names = await readdir(fsPath(path));
+  // The runtime replaces bytes that it can't decode; where that may have happened, ask again for bytes. (Deno replaces
+  // them here too; what is not there by such a name is told, not left out.)
+  if (!names.some((name) => name.includes("\ufffd"))) return names;
+  return (await readdir(fsPath(path), { encoding: "buffer" })).map(decodeName);
 }
 
 /** The target of a symlink. */
 export async function readLinkTarget(path: string): Promise<string> {
   return decodeName(await readlink(fsPath(path), { encoding: "buffer" }));
-}
-
-function kindOf(entry: Dirent): DirectoryEntry["kind"] {
-  if (entry.isFile()) return "file";
-  if (entry.isDirectory()) return "directory";
-  if (entry.isSymbolicLink()) return "symlink";
-  const special = entry.isSocket() || entry.isFIFO() || entry.isBlockDevice() ||
-    entry.isCharacterDevice();
-  return special ? "special" : undefined;
 }

@@ -1,5 +1,5 @@
 /** The files of a directory tree in the order in which a base backup stores them. */
-import type { Stats } from "node:fs";
+import { lstatSync, type Stats } from "node:fs";
 import { lstat, stat } from "node:fs/promises";
 import type { Exclusions } from "./exclusions.ts";
 import { displayPath, fsPath, readDirectory, readLinkTarget } from "./raw_names.ts";
@@ -59,15 +59,15 @@ export async function* walk(root: string, options: WalkOptions): AsyncGenerator<
       yield directory;
       continue;
     }
-    const entries = await unlessGone(() => readDirectory(absolute), absolute);
-    if (entries === undefined) continue;
+    const names = await unlessGone(() => readDirectory(absolute), absolute);
+    if (names === undefined) continue;
     if (path !== "." || options.includeRoot) yield directory;
     const subdirectories: string[] = [];
-    for (const { name, kind: told } of entries) {
+    for (const name of names) {
       const child = path === "." ? name : `${path}/${name}`;
       if (exclusions.rejects(child)) continue;
       const childAbsolute = `${root}/${child}`;
-      const kind = told ?? await kindOf(childAbsolute);
+      const kind = await kindOf(childAbsolute);
       switch (kind) {
         case "file":
           yield { kind, path: child, absolute: childAbsolute };
@@ -95,7 +95,7 @@ export async function* walk(root: string, options: WalkOptions): AsyncGenerator<
 
 /** What `action` gives, or undefined when the file is not there any more. */
 export async function unlessGone<T>(
-  action: () => Promise<T>,
+  action: () => Promise<T> | T,
   path: string,
 ): Promise<T | undefined> {
   try {
@@ -123,8 +123,9 @@ export function unreadable(path: string, error: unknown): Error {
   return new Error(`Cannot read ${displayPath(path)}: ${short}`, { cause: error });
 }
 
+/** Synchronous in itself: a look at what the system has at hand is a tenth of a trip to another thread. */
 async function kindOf(absolute: string): Promise<WalkEntry["kind"] | "special" | undefined> {
-  const stats = await unlessGone(() => lstat(fsPath(absolute)), absolute);
+  const stats = await unlessGone(() => lstatSync(fsPath(absolute)), absolute);
   if (stats === undefined) return undefined;
   if (stats.isFile()) return "file";
   if (stats.isDirectory()) return "directory";

@@ -17,8 +17,12 @@ const SKIPPABLE = 0x184d2a50;
 const LARGEST_WINDOW = 2 ** 27;
 const LARGEST_BLOCK = 128 * 1024;
 
-/** Input for each thread at once: a job of the library's, the smallest that it takes. */
-const JOB = 512 * 1024;
+/** Input for each thread at once, a job of the library's: the smallest that it takes, for what is known to be short. */
+const SMALL_JOB = 512 * 1024;
+/** Threads wait for each other a fifth less with these. */
+const JOB = 1024 * 1024;
+/** A segment of WAL, and more. Bytes. */
+const SHORT = 64 * 1024 * 1024;
 /** This thread can't feed more, and each takes some MiB. */
 const MOST_THREADS = 8;
 
@@ -32,7 +36,8 @@ export async function* compressZstd(
 ): AsyncGenerator<Uint8Array, void, void> {
   const { signal, contentSize = Infinity } = options;
   const threads = Math.min(options.concurrency ?? availableParallelism(), MOST_THREADS);
-  const size = Math.max(1, Math.min(threads * JOB, contentSize));
+  const job = contentSize > SHORT ? JOB : SMALL_JOB;
+  const size = Math.max(1, Math.min(threads * job, contentSize));
   // One is compressed while the other is filled.
   const memory: Uint8Array[] = [];
   let taken = 0;
@@ -48,7 +53,7 @@ export async function* compressZstd(
     return value;
   };
   try {
-    const stream = compressor(options, contentSize > JOB ? threads : 1);
+    const stream = compressor(options, contentSize > job ? threads : 1, job);
     yield* throughZlib(stream, next, (left) => {
       throw new Error(`Cannot compress: zstd left ${left.length} bytes`);
     });
@@ -101,19 +106,20 @@ export async function* decompressZstd(
 function compressor(
   { level, contentChecksum = false }: CodecOptions,
   threads: number,
+  job: number,
 ): ZlibStream {
   const params = {
     [constants.ZSTD_c_compressionLevel]: level,
     [constants.ZSTD_c_checksumFlag]: contentChecksum ? 1 : 0,
   };
-  const chunkSize = 128 * 1024;
+  const chunkSize = job / 4;
   if (threads > 1 && multithreaded !== false) {
     try {
       const stream = createZstdCompress({
         params: {
           ...params,
           [constants.ZSTD_c_nbWorkers]: threads,
-          [constants.ZSTD_c_jobSize]: JOB,
+          [constants.ZSTD_c_jobSize]: job,
         },
         chunkSize,
         // Each write waits for all of its jobs. Without, the library may leave a part of what it is given for later,

@@ -31,6 +31,8 @@ export interface Peers {
   /** Directory of the commands of Debian's Barman. */
   readonly oldBarman: string | null;
   readonly pgbackrest: string | null;
+  /** Built of its Go sources; `BENCH_WALG` names it. */
+  readonly walg: string | null;
   /** A yardstick for what the store takes. */
   readonly rclone: string | null;
 }
@@ -65,6 +67,7 @@ export async function openContext(
       barman: newest,
       oldBarman: packaged,
       pgbackrest: await installed("/usr/bin/pgbackrest"),
+      walg: await installed(Deno.env.get("BENCH_WALG") ?? "/usr/local/bin/wal-g"),
       rclone: await installed("/usr/bin/rclone"),
     },
     data,
@@ -195,6 +198,44 @@ export async function configurePgBackRest(
   return { command };
 }
 
+/** Where WAL-G keeps its archive. */
+export type WalGStorage =
+  | {
+    readonly kind: "s3";
+    readonly s3: BenchS3;
+    readonly endpoint: string;
+    readonly bucket: string;
+  }
+  | { readonly kind: "directory"; readonly path: string };
+
+/** WAL-G is told all by its environment. */
+export function walGEnvironment(
+  cluster: BenchCluster,
+  method: string,
+  storage: WalGStorage,
+): Record<string, string> {
+  const { server } = cluster;
+  return {
+    ...(storage.kind === "directory" ? { WALG_FILE_PREFIX: storage.path } : {
+      PATH: storage.s3.env["PATH"] ?? "",
+      AWS_ACCESS_KEY_ID: storage.s3.rgw.accessKeyId,
+      AWS_SECRET_ACCESS_KEY: storage.s3.rgw.secretAccessKey,
+      AWS_REGION: "us-east-1",
+      AWS_ENDPOINT: storage.endpoint,
+      AWS_S3_FORCE_PATH_STYLE: "true",
+      WALG_S3_PREFIX: `s3://${storage.bucket}/wal-g`,
+      WALG_S3_CA_CERT_FILE: storage.s3.rgw.caFile ?? "",
+    }),
+    HOME: "/nonexistent",
+    WALG_COMPRESSION_METHOD: method,
+    WALG_LOG_LEVEL: "ERROR",
+    PGHOST: server.socketDirectory,
+    PGPORT: String(server.port),
+    PGUSER: "postgres",
+    PGDATABASE: "postgres",
+  };
+}
+
 /** Run a command that is not measured. @throws Error with what it said when it fails */
 export async function runOrThrow(
   command: readonly string[],
@@ -229,6 +270,7 @@ export async function describeSurroundings({ executable, peers }: BenchContext):
       ? []
       : [`Debian's Barman: ${await barmanVersion(peers.oldBarman)}`]),
     ...(peers.pgbackrest === null ? [] : [await firstLine([peers.pgbackrest, "version"])]),
+    ...(peers.walg === null ? [] : [`WAL-${await firstLine([peers.walg, "--version"])}`]),
     ...(peers.rclone === null ? [] : [await firstLine([peers.rclone, "version"])]),
     `store: Ceph ${
       (await firstLine(["radosgw", "--version"])).split(" ")[2]

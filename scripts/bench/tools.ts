@@ -3,7 +3,13 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { BenchCluster } from "./data.ts";
 import type { Candidate } from "./measure.ts";
-import { type BenchContext, configurePgBackRest, type PgBackRestRepository } from "./setup.ts";
+import {
+  type BenchContext,
+  configurePgBackRest,
+  type PgBackRestRepository,
+  walGEnvironment,
+  type WalGStorage,
+} from "./setup.ts";
 
 export const CODECS = ["gzip", "zstd", "lz4", "none", "bzip2"] as const;
 export type Codec = (typeof CODECS)[number];
@@ -118,6 +124,27 @@ export async function backupTools(
       prepare: emptied,
     });
   };
+  const walg = (name: string, storage: WalGStorage) => {
+    // It has neither gzip nor bzip2.
+    if (peers.walg === null || codec === "gzip" || codec === "bzip2") return;
+    const env = walGEnvironment(cluster, codec, storage);
+    const program = peers.walg;
+    backups.push({
+      name,
+      command: [program, "backup-push", "--full", cluster.server.dataDirectory],
+      env,
+      prepare,
+    });
+    // Without compression it does not find what it has stored ("Expect pg_control archive, but not found", 3.0.8).
+    if (codec === "none") return;
+    restores.push({
+      name,
+      command: [program, "backup-fetch", destination, "LATEST"],
+      env,
+      prepare: emptied,
+    });
+  };
+  walg("WAL-G", { kind: "s3", s3, endpoint: s3.rgw.endpoint, bucket });
   likeBarman("barman-cloud, HTTPS", ours, ["--endpoint-url", s3.tlsEndpoint, url]);
   await pgbackrest("pgBackRest, HTTPS", { kind: "s3", s3, bucket });
   likeBarman("barman-cloud, directory", ours, [`file://${directory}`]);
@@ -125,5 +152,8 @@ export async function backupTools(
     kind: "directory",
     path: join(directory, "pgbackrest"),
   });
+  const walgDirectory = join(directory, "wal-g");
+  await mkdir(walgDirectory);
+  walg("WAL-G, directory", { kind: "directory", path: walgDirectory });
   return { bucket, directory, backups, restores };
 }

@@ -2,7 +2,13 @@
 import { join } from "node:path";
 import { type BenchCluster, DATASETS } from "./data.ts";
 import { type Candidate, measure, runsOr, table } from "./measure.ts";
-import { type Bench, type BenchContext, type BenchS3, configurePgBackRest } from "./setup.ts";
+import {
+  type Bench,
+  type BenchContext,
+  type BenchS3,
+  configurePgBackRest,
+  walGEnvironment,
+} from "./setup.ts";
 
 const RUNS = 9;
 /** For some seconds after the first file ours looks for copies, and it is not that which is measured. */
@@ -69,6 +75,17 @@ async function candidatesOf(
       name: "Debian's Barman",
       command: like(program, s3.rgw.endpoint, "old"),
       env,
+    });
+  }
+  // It has no gzip.
+  if (peers.walg !== null && codec !== "gzip") {
+    const program = peers.walg;
+    const bucket = await s3.newBucket();
+    const endpoint = s3.rgw.endpoint;
+    candidates.push({
+      name: "WAL-G",
+      command: (run) => [program, "wal-push", segment(run)],
+      env: walGEnvironment(cluster, codec, { kind: "s3", s3, endpoint, bucket }),
     });
   }
   candidates.push({
