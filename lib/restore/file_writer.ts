@@ -68,7 +68,8 @@ export class FileWriter {
 
   /** Resolves when the system has all of it. @throws what a write failed with */
   async end(): Promise<void> {
-    if (this.#buffer !== undefined) {
+    if (this.#failure !== undefined) await this.discard();
+    else if (this.#buffer !== undefined) {
       if (this.#writing === undefined && this.#filled <= SYNCHRONOUS) this.#writeNow(this.#buffer);
       else this.#send(this.#buffer);
     }
