@@ -3,13 +3,7 @@ import { constants, crc32, createInflateRaw, deflateRaw } from "node:zlib";
 import { abortable, ByteReader, CUT_OFF, inBlocks } from "./byte_reader.ts";
 import { CorruptDataError } from "./corrupt_data_error.ts";
 import type { CodecOptions, DecompressOptions } from "./table.ts";
-import {
-  freeChunk,
-  INPUT_AT_ONCE,
-  OUTPUT_AT_ONCE,
-  throughZlib,
-  type ZlibStream,
-} from "./through_zlib.ts";
+import { INPUT_AT_ONCE, OUTPUT_AT_ONCE, throughZlib, type ZlibStream } from "./through_zlib.ts";
 
 const BLOCK = 512 * 1024;
 const WINDOW = 32 * 1024;
@@ -79,7 +73,6 @@ export async function* decompressGzip(
         checksum = crc32(chunk, checksum);
         size += chunk.length;
         yield chunk;
-        if (options.reuse === true) freeChunk(chunk);
       }
       const trailer = await reader.read(8);
       const view = new DataView(trailer.buffer, trailer.byteOffset, 8);

@@ -50,7 +50,7 @@ export interface CompressOptions {
 }
 
 export interface DecompressOptions {
-  /** Chunks of the result may be overwritten or freed once the next is asked for, which saves memory. */
+  /** Chunks of the result may be overwritten once the next is asked for, which saves memory. */
   reuse?: boolean | undefined;
   signal?: AbortSignal | undefined;
 }

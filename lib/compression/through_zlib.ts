@@ -66,12 +66,3 @@ async function feed(
     }
   }
 }
-
-/**
- * Give a chunk's memory back now: left to the garbage collector, some MiB more are in use at a time. Does nothing when
- * the stream may go on to fill the same memory.
- */
-export function freeChunk(chunk: Uint8Array): void {
-  const { buffer } = chunk;
-  if (buffer instanceof ArrayBuffer && buffer.byteLength === chunk.length) buffer.transfer(0);
-}

@@ -3,13 +3,7 @@ import { constants, createZstdCompress, createZstdDecompress, zstdCompress } fro
 import { ByteReader, concat, inBlocks } from "./byte_reader.ts";
 import { CorruptDataError } from "./corrupt_data_error.ts";
 import type { CodecOptions, DecompressOptions } from "./table.ts";
-import {
-  freeChunk,
-  INPUT_AT_ONCE,
-  OUTPUT_AT_ONCE,
-  throughZlib,
-  type ZlibStream,
-} from "./through_zlib.ts";
+import { INPUT_AT_ONCE, OUTPUT_AT_ONCE, throughZlib, type ZlibStream } from "./through_zlib.ts";
 
 const MAGIC = 0xfd2fb528;
 const SKIPPABLE = 0x184d2a50;
@@ -90,7 +84,7 @@ export async function* decompressZstd(
       if (magic >= SKIPPABLE && magic <= SKIPPABLE + 15) {
         await reader.skip(little(await reader.read(4)));
       } else if (magic === MAGIC) {
-        yield* decompressFrame(reader, options.reuse === true);
+        yield* decompressFrame(reader);
       } else {
         throw corrupt(
           frame === 0 ? "it does not begin with a zstd frame" : "garbage follows its end",
@@ -139,7 +133,6 @@ let multithreaded: boolean | undefined;
 
 async function* decompressFrame(
   reader: ByteReader,
-  reuse: boolean,
 ): AsyncGenerator<Uint8Array, void, void> {
   const header = await readFrameHeader(reader);
   let lost: { error: unknown } | undefined;
@@ -177,7 +170,6 @@ async function* decompressFrame(
     for await (const chunk of throughZlib(stream, next, (bytes) => unused += bytes.length)) {
       size += chunk.length;
       yield chunk;
-      if (reuse) freeChunk(chunk);
     }
   } catch (error) {
     if (lost !== undefined) throw lost.error;
