@@ -12,6 +12,8 @@ import { fileURLToPath } from "node:url";
 
 /** It pins the optimizer that it needs, so that its output is always the same. */
 const COMPILER = "assemblyscript@0.28.20";
+/** Milliseconds, with fetching it. */
+const TIMEOUT = 5 * 60_000;
 const SOURCE = fileURLToPath(new URL("../lib/compression/assembly/blocks.ts", import.meta.url));
 const MODULE = fileURLToPath(new URL("../lib/compression/blocks_wasm.ts", import.meta.url));
 
@@ -26,6 +28,7 @@ export async function blocksWasmText(): Promise<string> {
       args: [...compiler, "blocks.ts", ...options],
       // Names of functions, which are made of paths, stay out of it.
       cwd: join(SOURCE, ".."),
+      signal: AbortSignal.timeout(TIMEOUT),
     }).output();
     if (!success) {
       const text = new TextDecoder().decode(stderr) + new TextDecoder().decode(stdout);

@@ -15,7 +15,8 @@ import type { BackupInfo } from "../backup/backup_info.ts";
 import type { Logger } from "../cli/log.ts";
 import type { RestorePlan } from "./plan.ts";
 import { errorCode, fileSystemError, RestoreError } from "./restore_error.ts";
-import { type DirectoryFacts, flushed, type Owner, type Unpacker } from "./unpack.ts";
+import { flushed } from "./flush_queue.ts";
+import type { DirectoryFacts, Owner, Unpacker } from "./unpack.ts";
 
 export interface Metadata {
   readonly info: BackupInfo;

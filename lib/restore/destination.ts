@@ -4,7 +4,7 @@ import { mkdir, readdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import type { RestorePlan } from "./plan.ts";
 import { errorCode, fileSystemError, RestoreError } from "./restore_error.ts";
-import { flushed } from "./unpack.ts";
+import { flushed } from "./flush_queue.ts";
 
 /** Absolute, with the symbolic links of what exists of it resolved. */
 export function resolveDirectory(path: string): string {

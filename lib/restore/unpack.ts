@@ -15,7 +15,6 @@ import {
   constants,
   fchmodSync,
   fchownSync,
-  fsync,
   futimesSync,
   lchownSync,
   linkSync,
@@ -32,6 +31,7 @@ import { displayPath, fsPath } from "../backup/raw_names.ts";
 import { mapInParallel } from "../parallel.ts";
 import { type TarEntry, TarReader } from "../tar/reader.ts";
 import { FileWriter, WriteBuffers } from "./file_writer.ts";
+import { flushed, FLUSHES_AT_ONCE, FlushQueue } from "./flush_queue.ts";
 import { isBelow, memberPath, parentOf, UnsafeMember } from "./member_path.ts";
 import type { OwnerLookup } from "./owners.ts";
 import { errorCode, fileSystemError, RestoreError } from "./restore_error.ts";
@@ -75,12 +75,6 @@ export interface UnpackOptions {
   readonly signal: AbortSignal;
 }
 
-/** Flushes under way at once, when nothing else is. The disk does many as fast as one. */
-const FLUSHES_AT_ONCE = 16;
-/** Each keeps one of the runtime's few threads, which decompress and write, too. */
-const FLUSHES_MEANWHILE = 1;
-/** With more waiting, the disk is what all waits for. */
-const MANY_UNFLUSHED = 32;
 /** Files being written, waiting or flushed: each is open. */
 const MOST_OPEN = 64;
 const CREATE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
@@ -94,11 +88,7 @@ export class Unpacker {
   readonly #directories = new Map<string, DirectoryFacts | null>([["", null]]);
   /** Rank of the archive that made a file at the top or in global/. */
   readonly #ranks = new Map<string, number>();
-  /** Files that are written and still open. */
-  readonly #unflushed: { readonly descriptor: number; readonly shown: string }[] = [];
-  readonly #flushes = new Set<Promise<void>>();
-  /** No more archives come. */
-  #isComplete = false;
+  readonly #flushes = new FlushQueue((error) => this.#failure ??= { error });
   readonly #warned = new Set<string>();
   #failure: { readonly error: unknown } | undefined;
 
@@ -169,7 +159,7 @@ export class Unpacker {
       unlinkSync(fsPath(absolute));
       throw error;
     }
-    this.#flush(descriptor, shown);
+    this.#flushes.add(descriptor, shown);
   }
 
   /** A symbolic link of our own making, in place of what may be there. */
@@ -189,12 +179,7 @@ export class Unpacker {
 
   /** Wait until all files are on disk; then the same for directories, with their modes, owners and times. */
   async finish(signal: AbortSignal): Promise<void> {
-    this.#isComplete = true;
-    this.#flushSome();
-    while (this.#flushes.size > 0) {
-      await Promise.race(this.#flushes);
-      signal.throwIfAborted();
-    }
+    await this.#flushes.end(signal);
     if (this.#failure !== undefined) throw this.#failure.error;
     // Deepest first: a mode may forbid to enter, and work inside changes the time.
     const byDepth: string[][] = [];
@@ -292,7 +277,7 @@ export class Unpacker {
     const owner = this.#ownerOf(entry);
     const content = this.#guardAsync(`Cannot write ${shown}`, () => writer.end())
       .then(() => this.#describe(descriptor, shown, entry.mode & 0o777, owner, entry.mtime))
-      .then(() => void this.#flush(descriptor, shown), (error) => {
+      .then(() => this.#flushes.add(descriptor, shown), (error) => {
         this.#failure ??= { error };
         closeSync(descriptor);
       })
@@ -401,36 +386,10 @@ export class Unpacker {
     };
   }
 
-  /** Flush and close, soon. A failure is told by whoever looks next. */
-  #flush(descriptor: number, shown: string): void {
-    this.#unflushed.push({ descriptor, shown });
-    this.#flushSome();
-  }
-
-  #flushSome(): void {
-    const atOnce = this.#isComplete || this.#unflushed.length > MANY_UNFLUSHED
-      ? FLUSHES_AT_ONCE
-      : FLUSHES_MEANWHILE;
-    while (this.#flushes.size < atOnce) {
-      const next = this.#unflushed.shift();
-      if (next === undefined) return;
-      const { descriptor, shown } = next;
-      const task: Promise<void> = flushed(descriptor, `Cannot write ${shown}`, false).catch(
-        (error) => {
-          this.#failure ??= { error };
-        },
-      ).finally(() => {
-        this.#flushes.delete(task);
-        this.#flushSome();
-      });
-      this.#flushes.add(task);
-    }
-  }
-
   /** Wait until not too many files are open. */
   async #fewOpen({ contents }: Pick<OpenArchive, "contents">): Promise<void> {
-    while (contents.size + this.#unflushed.length + this.#flushes.size >= MOST_OPEN) {
-      await Promise.race([...contents, ...this.#flushes]);
+    while (contents.size + this.#flushes.open >= MOST_OPEN) {
+      await Promise.race([...contents, this.#flushes.next()]);
     }
   }
 
@@ -489,28 +448,6 @@ export class Unpacker {
       );
     }
   }
-}
-
-/**
- * Flush an open file or directory to disk, and close it.
- * @param directory some file systems can't flush directories, which is theirs to answer for
- */
-export function flushed(descriptor: number, action: string, directory: boolean): Promise<void> {
-  return new Promise((resolve, reject) => {
-    fsync(descriptor, (error) => {
-      const tolerated = directory &&
-        ["EINVAL", "ENOTSUP", "EBADF"].includes(errorCode(error) ?? "");
-      try {
-        // Network file systems tell at last at close that there was no room.
-        closeSync(descriptor);
-      } catch (closeError) {
-        reject(fileSystemError(action, closeError));
-        return;
-      }
-      if (error === null || error === undefined || tolerated) resolve();
-      else reject(fileSystemError(action, error));
-    });
-  });
 }
 
 /** Times before 1970 are not taken by the runtimes. */

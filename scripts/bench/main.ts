@@ -1,8 +1,9 @@
 /**
  * `deno task bench [NAME …]`: measures the executable beside its peers, prints the tables, and puts them into
  * docs/benchmarks.md, each between the marks of its name. `BENCH_DATA=DIRECTORY` keeps the clusters for the next time,
- * `BENCH_SIZE` is theirs in MiB, `BENCH_RUNS` the number of runs, `BENCH_PEERS=none` measures ours alone;
- * `BARMAN_CLOUD_EXECUTABLE` measures another executable than that of these sources.
+ * `BENCH_SIZE` is theirs in MiB, `BENCH_RUNS` the number of runs, `BENCH_PEERS=none` measures ours alone, `BENCH_WALG` is
+ * where WAL-G is (default: /usr/local/bin/wal-g); `BARMAN_CLOUD_EXECUTABLE` measures another executable than that of
+ * these sources.
  */
 import { stop } from "esbuild";
 import { ensureExecutable } from "../compile.ts";

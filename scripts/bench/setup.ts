@@ -198,14 +198,9 @@ export async function configurePgBackRest(
   return { command };
 }
 
-/** Where WAL-G keeps its archive. */
+/** Where WAL-G keeps its archive: S3 by HTTP, or a directory. */
 export type WalGStorage =
-  | {
-    readonly kind: "s3";
-    readonly s3: BenchS3;
-    readonly endpoint: string;
-    readonly bucket: string;
-  }
+  | { readonly kind: "s3"; readonly s3: BenchS3; readonly bucket: string }
   | { readonly kind: "directory"; readonly path: string };
 
 /** WAL-G is told all by its environment. */
@@ -217,14 +212,12 @@ export function walGEnvironment(
   const { server } = cluster;
   return {
     ...(storage.kind === "directory" ? { WALG_FILE_PREFIX: storage.path } : {
-      PATH: storage.s3.env["PATH"] ?? "",
       AWS_ACCESS_KEY_ID: storage.s3.rgw.accessKeyId,
       AWS_SECRET_ACCESS_KEY: storage.s3.rgw.secretAccessKey,
       AWS_REGION: "us-east-1",
-      AWS_ENDPOINT: storage.endpoint,
+      AWS_ENDPOINT: storage.s3.rgw.endpoint,
       AWS_S3_FORCE_PATH_STYLE: "true",
       WALG_S3_PREFIX: `s3://${storage.bucket}/wal-g`,
-      WALG_S3_CA_CERT_FILE: storage.s3.rgw.caFile ?? "",
     }),
     HOME: "/nonexistent",
     WALG_COMPRESSION_METHOD: method,
@@ -270,7 +263,9 @@ export async function describeSurroundings({ executable, peers }: BenchContext):
       ? []
       : [`Debian's Barman: ${await barmanVersion(peers.oldBarman)}`]),
     ...(peers.pgbackrest === null ? [] : [await firstLine([peers.pgbackrest, "version"])]),
-    ...(peers.walg === null ? [] : [`WAL-${await firstLine([peers.walg, "--version"])}`]),
+    ...(peers.walg === null
+      ? []
+      : [`WAL-G ${(await firstLine([peers.walg, "--version"])).split(/\s+/)[2]}`]),
     ...(peers.rclone === null ? [] : [await firstLine([peers.rclone, "version"])]),
     `store: Ceph ${
       (await firstLine(["radosgw", "--version"])).split(" ")[2]

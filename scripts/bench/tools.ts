@@ -144,7 +144,7 @@ export async function backupTools(
       prepare: emptied,
     });
   };
-  walg("WAL-G", { kind: "s3", s3, endpoint: s3.rgw.endpoint, bucket });
+  walg("WAL-G", { kind: "s3", s3, bucket });
   likeBarman("barman-cloud, HTTPS", ours, ["--endpoint-url", s3.tlsEndpoint, url]);
   await pgbackrest("pgBackRest, HTTPS", { kind: "s3", s3, bucket });
   likeBarman("barman-cloud, directory", ours, [`file://${directory}`]);

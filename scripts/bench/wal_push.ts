@@ -81,11 +81,10 @@ async function candidatesOf(
   if (peers.walg !== null && codec !== "gzip") {
     const program = peers.walg;
     const bucket = await s3.newBucket();
-    const endpoint = s3.rgw.endpoint;
     candidates.push({
       name: "WAL-G",
       command: (run) => [program, "wal-push", segment(run)],
-      env: walGEnvironment(cluster, codec, { kind: "s3", s3, endpoint, bucket }),
+      env: walGEnvironment(cluster, codec, { kind: "s3", s3, bucket }),
     });
   }
   candidates.push({

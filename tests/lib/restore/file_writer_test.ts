@@ -76,3 +76,16 @@ Deno.test("file writer: a full disk is told, and the memory is free again", asyn
     for (const buffer of free) buffers.give(buffer);
   }
 });
+
+Deno.test("file writer: ended after a failure it tells it, and keeps no memory", async () => {
+  const buffers = new WriteBuffers(2);
+  const descriptor = openSync("/dev/full", "w");
+  const writer = new FileWriter(descriptor, buffers);
+  // The first buffer is being written, the second has begun to fill.
+  await writer.write(counted(512 * KIB + 10));
+  const first = await buffers.take();
+  buffers.give(first);
+  await assert.rejects(writer.end(), /ENOSPC|No space left/);
+  closeSync(descriptor);
+  for (const buffer of [await buffers.take(), await buffers.take()]) buffers.give(buffer);
+});

@@ -357,6 +357,23 @@ Deno.test("unpack: aborting ends it, an error of the system names the file", asy
   );
 });
 
+Deno.test("unpack: many files are whole, and none is open in the end", () =>
+  inPlace(async ({ target, unpack }) => {
+    const content = (i: number) => String(i).repeat(i % 10 === 0 ? 400_000 : i);
+    const numbers = Array.from({ length: 200 }, (_, i) => i);
+    const files = numbers.map((i) => member({ name: `f${i}`, content: content(i) }));
+    await (await unpack(archive(...files))).finish(new AbortController().signal);
+    for (const i of numbers) assert.equal(readFileSync(join(target, `f${i}`), "utf8"), content(i));
+    const open = readdirSync("/proc/self/fd").flatMap((descriptor) => {
+      try {
+        return [readlinkSync(`/proc/self/fd/${descriptor}`)];
+      } catch {
+        return [];
+      }
+    });
+    assert.deepEqual(open.filter((path) => path.startsWith(target)), []);
+  }));
+
 Deno.test("unpack: a path deeper than any system takes is refused, not followed", () =>
   inPlace(async ({ target, unpack }) => {
     await refuses(
