@@ -13,8 +13,9 @@ const LARGEST_BLOCK = 128 * 1024;
 
 /** Input for each thread at once, a job of the library's: the smallest that it takes, for what is known to be short. */
 const SMALL_JOB = 512 * 1024;
-/** Threads wait for each other a fifth less with these. */
+/** Threads wait for each other a fifth less with these. More than a few threads take more memory than that is worth. */
 const JOB = 1024 * 1024;
+const FEW_THREADS = 4;
 /** A segment of WAL, and more. Bytes. */
 const SHORT = 64 * 1024 * 1024;
 /** This thread can't feed more, and each takes some MiB. */
@@ -30,7 +31,7 @@ export async function* compressZstd(
 ): AsyncGenerator<Uint8Array, void, void> {
   const { signal, contentSize = Infinity } = options;
   const threads = Math.min(options.concurrency ?? availableParallelism(), MOST_THREADS);
-  const job = contentSize > SHORT ? JOB : SMALL_JOB;
+  const job = contentSize > SHORT && threads <= FEW_THREADS ? JOB : SMALL_JOB;
   const size = Math.max(1, Math.min(threads * job, contentSize));
   // One is compressed while the other is filled.
   const memory: Uint8Array[] = [];
@@ -131,9 +132,7 @@ function compressor(
 
 let multithreaded: boolean | undefined;
 
-async function* decompressFrame(
-  reader: ByteReader,
-): AsyncGenerator<Uint8Array, void, void> {
+async function* decompressFrame(reader: ByteReader): AsyncGenerator<Uint8Array, void, void> {
   const header = await readFrameHeader(reader);
   let lost: { error: unknown } | undefined;
   let last = false;
