@@ -357,6 +357,24 @@ Deno.test("unpack: aborting ends it, an error of the system names the file", asy
   );
 });
 
+Deno.test("unpack: when an archive is unpacked its files have their content and their modes", () =>
+  inPlace(async ({ target, warnings }) => {
+    const unpacker = new Unpacker({
+      directory: target,
+      owners: null,
+      excluded: [],
+      warn: (message) => warnings.push(message),
+    });
+    const { signal } = new AbortController();
+    const size = 30_000_000;
+    const last = archive(member({ name: "last", content: "x".repeat(size), mode: 0o640 }));
+    await unpacker.unpack(chunks(last, [last.length]), { rank: 0, signal });
+    // What comes next may look at them, before all is flushed.
+    const { size: written, mode } = statSync(join(target, "last"));
+    assert.deepEqual([written, mode & 0o777], [size, 0o640]);
+    await unpacker.finish(signal);
+  }));
+
 Deno.test("unpack: many files are whole, and none is open in the end", () =>
   inPlace(async ({ target, unpack }) => {
     const content = (i: number) => String(i).repeat(i % 10 === 0 ? 400_000 : i);
