@@ -7,10 +7,11 @@ import { beginBackup, type CommonBackupOptions, failed } from "./begin.ts";
 import type { ManifestChecksum, WalRange } from "./backup_manifest.ts";
 import { type BackupInfo, type Tablespace } from "./backup_info.ts";
 import { type CopiedData, copyCluster, systemIdentifierOf } from "./copy.ts";
+import { createCollector } from "./garbage.ts";
 import { externalFiles, includedOutside } from "./external_files.ts";
 import { majorVersionOf } from "./hook.ts";
 import { type OpenMember, textMember } from "./members.ts";
-import { type ArchiveSizes, partSizeFor } from "./part_sizes.ts";
+import { type ArchiveSizes, partsFor } from "./part_sizes.ts";
 import type { PyDict, PyValue } from "./python_literal.ts";
 import { createRecorder, type Recorder } from "./recorder.ts";
 import {
@@ -104,7 +105,8 @@ export interface BackupChecks extends WalChecks {
 export interface BackupOptions extends CommonBackupOptions {
   readonly compression: CompressionName | undefined;
   readonly level: number | undefined;
-  readonly jobs: number;
+  /** Parts uploaded at the same time; undefined for as many as suit. */
+  readonly jobs: number | undefined;
   readonly sizes: ArchiveSizes;
   readonly checks: BackupChecks;
 }
@@ -126,10 +128,10 @@ export async function takeBackup(server: BackupServer, options: BackupOptions): 
   const uploader = createPartUploader({
     store,
     tags,
-    slots: options.jobs,
-    partSize: options.sizes.partSize,
+    ...partsFor(store.provider, options, null),
     signal,
     onNotice: options.onWarning,
+    onPart: createCollector(options.compression),
   });
   const recorder = createRecorder({
     store,
@@ -143,12 +145,19 @@ export async function takeBackup(server: BackupServer, options: BackupOptions): 
   });
   let action: Parameters<typeof failed>[0] = "uploading data";
   try {
-    const { range, wal } = await storeCluster(id, server, options, uploader, recorder, learn);
+    const { range, wal, slots } = await storeCluster(
+      id,
+      server,
+      options,
+      uploader,
+      recorder,
+      learn,
+    );
     await uploader.finish();
     action = "verifying data";
     await recorder.finishManifest(range);
     await prove(id, wal, uploader.stored(), recorder, options);
-    learn({ copyStats: copyStats(uploader, options.jobs, created), status: "DONE" });
+    learn({ copyStats: copyStats(uploader, slots, created), status: "DONE" });
     action = "uploading backup.info file";
     await backup.storeInfo(signal);
     return id;
@@ -193,14 +202,15 @@ async function storeCluster(
   uploader: PartUploader,
   recorder: Recorder,
   learn: (known: Partial<BackupInfo>) => void,
-): Promise<{ readonly range: WalRange; readonly wal: NeededWal }> {
+): Promise<{ readonly range: WalRange; readonly wal: NeededWal; readonly slots: number }> {
   const { layout, onProgress, onNotice, onWarning } = options;
   const { signal } = uploader;
   signal.throwIfAborted();
   const { systemid, facts, tablespaces } = await learnFacts(server, signal, learn);
   const inPlace = facts.tablespaces.filter((tablespace) => !tablespaces.includes(tablespace));
   for (const { name } of inPlace) onNotice(`Tablespace ${name} lies in the data directory itself`);
-  uploader.setPartSize(partSizeFor(options.sizes, facts.clusterSize));
+  const parts = partsFor(options.store.provider, options, facts.clusterSize);
+  uploader.setParts(parts);
   const dataDirectory = await checkedDataDirectory(facts.dataDirectory, systemid);
 
   onProgress({
@@ -268,6 +278,7 @@ async function storeCluster(
   return {
     range: { timeline: start.timeline, start: start.lsn, end: end.lsn },
     wal: neededWal(server, facts, start, end),
+    slots: parts.slots,
   };
 }
 
@@ -297,7 +308,7 @@ async function checkedDataDirectory(path: string | null, systemid: string | null
 }
 
 /** Barman's statistics; no reader depends on them. */
-function copyStats(uploader: PartUploader, jobs: number, created: number): PyDict {
+function copyStats(uploader: PartUploader, slots: number, created: number): PyDict {
   const items = [...uploader.times()];
   const perItem = (value: (times: (typeof items)[number][1]) => PyValue): PyDict =>
     new Map(items.map(([item, times]) => [item, value(times)]));
@@ -306,7 +317,7 @@ function copyStats(uploader: PartUploader, jobs: number, created: number): PyDic
   const serialized = items.reduce((sum, [, times]) => sum + times.serialized, 0);
   return new Map<PyValue, PyValue>([
     ["total_time", seconds((performance.now() - created) / 1000)],
-    ["number_of_workers", jobs],
+    ["number_of_workers", slots],
     ["analysis_time", 0],
     ["analysis_time_per_item", perItem(() => 0)],
     ["copy_time_per_item", perItem((times) => seconds(times.elapsed))],

@@ -9,8 +9,9 @@ import { type BackupInfo, parseBackupInfo } from "./backup_info.ts";
 import type { BackupChecks } from "./backup.ts";
 import type { WalRange } from "./backup_manifest.ts";
 import { copyCluster } from "./copy.ts";
+import { createCollector } from "./garbage.ts";
 import type { OpenMember } from "./members.ts";
-import type { ArchiveSizes } from "./part_sizes.ts";
+import { type ArchiveSizes, partsFor } from "./part_sizes.ts";
 import { createRecorder, type Recorder } from "./recorder.ts";
 import { parseLsn } from "../postgres/lsn.ts";
 import { markRunning } from "./running_mark.ts";
@@ -77,7 +78,8 @@ export interface HookOptions {
   readonly tags: Tags | undefined;
   readonly compression: CompressionName | undefined;
   readonly level: number | undefined;
-  readonly jobs: number;
+  /** Parts uploaded at the same time; undefined for as many as suit. */
+  readonly jobs: number | undefined;
   /** WAL is Barman's matter here. */
   readonly checks: Pick<BackupChecks, "pages" | "manifest">;
   readonly sizes: ArchiveSizes;
@@ -98,10 +100,10 @@ export async function storeHookBackup(backup: HookBackup, options: HookOptions):
   const uploader = createPartUploader({
     store,
     tags,
-    slots: options.jobs,
-    partSize: sizes.partSize,
+    ...partsFor(store.provider, options, null),
     signal: options.signal,
     onNotice,
+    onPart: createCollector(compression),
   });
   const recorder = createRecorder({
     store,

@@ -1,4 +1,6 @@
 /** Sizes of archives and of the parts that they are uploaded in. */
+import type { CompressionName } from "../compression/table.ts";
+import type { Parts } from "./upload.ts";
 import type { ProviderName, StoreLimits } from "../../providers/object_store.ts";
 
 /** All in bytes. */
@@ -63,6 +65,33 @@ export function archiveSizes(
     minPartSize,
     maxParts,
   };
+}
+
+/** `--jobs` when not given. */
+const DEFAULT_SLOTS = 2;
+/** Not compressed, most of the time is the store's: uploading six parts takes a sixth less than two, more no less. */
+const MOST_SLOTS = 6;
+/** What that may take, in bytes, with the part that is being filled. */
+const BUFFERS = 35 * MIB;
+
+/**
+ * The parts of a backup: their size by `partSizeFor`, and how many at once.
+ * @param jobs `--jobs`
+ */
+export function partsFor(
+  provider: ProviderName,
+  options: {
+    readonly sizes: ArchiveSizes;
+    readonly compression: CompressionName | undefined;
+    readonly jobs: number | undefined;
+  },
+  clusterSize: number | null,
+): Parts {
+  const partSize = partSizeFor(options.sizes, clusterSize);
+  const many = provider !== "local" && options.compression === undefined;
+  const fitting = Math.min(MOST_SLOTS, Math.floor(BUFFERS / partSize) - 1);
+  const slots = options.jobs ?? (many ? Math.max(DEFAULT_SLOTS, fitting) : DEFAULT_SLOTS);
+  return { partSize, slots };
 }
 
 /**

@@ -11,7 +11,6 @@ import {
   type Tags,
   type UploadedPart,
 } from "../../providers/object_store.ts";
-import { createCollector } from "./garbage.ts";
 import { abortable, untilAborted } from "./abortable.ts";
 
 export interface PartUploader {
@@ -35,8 +34,8 @@ export interface PartUploader {
    * rejects; tells what could not be removed.
    */
   abort(): Promise<void>;
-  /** Make parts of another size; before the first upload only. */
-  setPartSize(bytes: number): void;
+  /** Make parts of another size, so many at once; before the first upload only. */
+  setParts(parts: Parts): void;
   /** Bytes that one object can have: all the parts that the store allows. */
   capacity(): number;
   /** Seconds by item, in the order of their beginning. */
@@ -68,15 +67,20 @@ export interface UploadTimes {
   readonly end: number;
 }
 
-export interface PartUploaderOptions {
-  readonly store: ObjectStore;
-  readonly tags?: Tags | undefined;
-  /** Parts uploaded at the same time: `--jobs`. */
+export interface Parts {
+  /** Uploaded at the same time: `--jobs`. */
   readonly slots: number;
   /** Bytes of every part but the last of an object. Memory is at most (slots + 1) times this. */
   readonly partSize: number;
+}
+
+export interface PartUploaderOptions extends Parts {
+  readonly store: ObjectStore;
+  readonly tags?: Tags | undefined;
   readonly signal: AbortSignal;
   readonly onNotice: (message: string) => void;
+  /** Told the bytes of each part when it is handed over. */
+  readonly onPart?: ((bytes: number) => void) | undefined;
   /** Pauses, in milliseconds, before an object that is not as it was sent is looked at again. */
   readonly looksAgainMs?: readonly number[] | undefined;
 }
@@ -88,15 +92,14 @@ const LOOKS_AGAIN_MS = [250, 1000, 3000];
 const CLEAN_UP_MS = 10_000;
 
 export function createPartUploader(options: PartUploaderOptions): PartUploader {
-  const { store, slots } = options;
-  let { partSize } = options;
+  const { store } = options;
+  let { slots, partSize } = options;
   const failure = new AbortController();
   const signal = AbortSignal.any([options.signal, failure.signal]);
   // Requests that make something on the store are let finish, so that it is known and can be removed.
   const grace = new AbortController();
   // Filled once the size of parts is settled.
-  const buffers = createPool(slots + 1, () => partSize);
-  const collect = createCollector();
+  const buffers = createPool(() => ({ count: slots + 1, size: partSize }));
   const open = new Set<MultipartUpload>();
   const underWay = new Set<Promise<void>>();
   const stored: UploadedObject[] = [];
@@ -138,7 +141,7 @@ export function createPartUploader(options: PartUploaderOptions): PartUploader {
     const send = async (buffer: Uint8Array, size: number): Promise<void> => {
       // Costs nothing: some 15 GiB/s.
       sum = crc32(buffer.subarray(0, size), sum);
-      collect(size);
+      options.onPart?.(size);
       await takeSlot();
       const handedOver = performance.now();
       const number = parts.length + 1;
@@ -284,9 +287,9 @@ export function createPartUploader(options: PartUploaderOptions): PartUploader {
         clearTimeout(limit);
       }
     },
-    setPartSize(bytes) {
+    setParts(parts) {
       if (times.size > 0) throw new Error("Cannot change the size of parts: some were uploaded");
-      partSize = bytes;
+      ({ slots, partSize } = parts);
     },
     stored: () => stored,
     capacity: () => partSize * store.limits.maxParts,
@@ -322,8 +325,8 @@ interface BufferPool {
   give(buffer: Uint8Array): void;
 }
 
-/** At most `count` buffers, made when first needed and used again and again. */
-function createPool(count: number, size: () => number): BufferPool {
+/** At most `count` buffers of `size` bytes, made when first needed and used again and again. */
+function createPool(limits: () => { readonly count: number; readonly size: number }): BufferPool {
   const free: Uint8Array[] = [];
   const waiting: ((buffer: Uint8Array) => void)[] = [];
   let made = 0;
@@ -331,9 +334,10 @@ function createPool(count: number, size: () => number): BufferPool {
     take() {
       const buffer = free.pop();
       if (buffer !== undefined) return Promise.resolve(buffer);
+      const { count, size } = limits();
       if (made < count) {
         made += 1;
-        return Promise.resolve(Buffer.allocUnsafeSlow(size()));
+        return Promise.resolve(Buffer.allocUnsafeSlow(size));
       }
       return new Promise((resolve) => waiting.push(resolve));
     },

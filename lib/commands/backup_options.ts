@@ -50,11 +50,12 @@ export const BACKUP_OPTIONS = [
     ["--immediate-checkpoint"],
     "have the checkpoint at the start done as fast as possible",
   ),
-  valueWithDefault("jobs", ["-J", "--jobs"], "parts uploaded at the same time (default: 2)", {
-    parse: integer("number of jobs", 1),
-    default: 2,
-    metavar: "N",
-  }),
+  value(
+    "jobs",
+    ["-J", "--jobs"],
+    "parts uploaded at the same time (default: 2, up to 6 when not compressed)",
+    { parse: integer("number of jobs", 1), metavar: "N" },
+  ),
   valueWithDefault(
     "maxArchiveSize",
     ["-S", "--max-archive-size"],

@@ -5,6 +5,9 @@ import { abortable, breathe } from "./byte_reader.ts";
 import { createPieceCompressor, type Piece } from "./pieces.ts";
 import type { PieceAnswer, PieceRequest } from "./piece_worker.ts";
 
+/** Pieces that a worker has: it takes the next while this thread is still about something else. */
+const AT_A_WORKER = 2;
+
 export interface PieceOptions {
   /** Worker threads at most; 0 does all in this thread. */
   readonly workers: number;
@@ -45,8 +48,8 @@ export async function* inPieces(
       if (first !== undefined) send(first);
       first = undefined;
       send(piece);
-      // One more than there are workers, so that none waits for the source.
-      while (underWay.length > workers) {
+      // One more than the workers take, so that none waits for the source.
+      while (underWay.length > AT_A_WORKER * workers) {
         const { packed, slot } = await next();
         yield packed;
         pool.give(slot);
@@ -97,6 +100,12 @@ interface Job {
   readonly reject: (error: Error) => void;
 }
 
+interface Member {
+  readonly worker: Worker;
+  /** Sent to it and not answered, in order. */
+  readonly jobs: Job[];
+}
+
 interface Pool {
   take(size: number): Uint8Array;
   compress(piece: Piece): Promise<PackedSlot>;
@@ -109,42 +118,42 @@ interface Pool {
 function createPool(limit: number): Pool {
   const slots = new Map<ArrayBufferLike, Slot>();
   const free: Slot[] = [];
-  const workers: Worker[] = [];
-  const idle: Worker[] = [];
+  const members: Member[] = [];
   const waiting: Job[] = [];
-  const running = new Map<Worker, Job>();
   let failure: Error | undefined;
 
   const fail = (cause: unknown) => {
     const reason = cause instanceof Error ? cause.message : String(cause);
     failure ??= new Error(`Cannot compress: a worker thread ended: ${reason}`, { cause });
-    for (const job of [...running.values(), ...waiting.splice(0)]) job.reject(failure);
-    running.clear();
+    for (const { jobs } of members) for (const job of jobs.splice(0)) job.reject(failure);
+    for (const job of waiting.splice(0)) job.reject(failure);
   };
-  const start = (): Worker => {
-    const worker = new Worker(WORKER, FRUGAL);
-    workers.push(worker);
-    worker.on("message", ({ length, bits, unfitting }: PieceAnswer) => {
-      const job = running.get(worker);
-      running.delete(worker);
-      idle.push(worker);
+  const start = (): Member => {
+    const member: Member = { worker: new Worker(WORKER, FRUGAL), jobs: [] };
+    members.push(member);
+    member.worker.on("message", ({ length, bits, unfitting }: PieceAnswer) => {
+      const job = member.jobs.shift();
       work();
       if (job === undefined) return;
       const bytes = new Uint8Array(unfitting ?? job.slot.output, 0, length);
       job.resolve({ packed: { bytes, bits }, slot: job.slot });
     });
-    worker.on("error", fail);
-    return worker;
+    member.worker.on("error", fail);
+    return member;
   };
+  /** The next job to whoever has the least to do. */
   const work = () => {
     if (waiting.length === 0) return;
-    const worker = idle.pop() ?? (workers.length < limit ? start() : undefined);
-    const job = worker === undefined ? undefined : waiting.shift();
-    if (worker === undefined || job === undefined) return;
-    running.set(worker, job);
+    const [leastBusy] = members.toSorted((a, b) => a.jobs.length - b.jobs.length);
+    const idle = leastBusy?.jobs.length === 0;
+    const member = idle || members.length === limit ? leastBusy : start();
+    if (member === undefined || member.jobs.length === AT_A_WORKER) return;
+    const job = waiting.shift();
+    if (job === undefined) return;
+    member.jobs.push(job);
     const { input, ...piece } = job.piece;
     const request: PieceRequest = { piece, length: input.length, ...job.slot };
-    worker.postMessage(request);
+    member.worker.postMessage(request);
   };
 
   return {
@@ -166,7 +175,7 @@ function createPool(limit: number): Pool {
       }),
     give: (slot) => free.push(slot),
     async close() {
-      await Promise.all(workers.map((worker) => worker.terminate()));
+      await Promise.all(members.map(({ worker }) => worker.terminate()));
     },
   };
 }

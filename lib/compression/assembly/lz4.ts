@@ -9,7 +9,7 @@ const MATCH_MARGIN: u32 = 12;
 const LAST_LITERALS: u32 = 5;
 const FARTHEST: u32 = 65535;
 /** A table that stays in the nearest cache is faster than the few more matches that a larger one finds. */
-const FAST_HASH_BITS: u32 = 14;
+const FAST_HASH_BITS: u32 = 15;
 const THOROUGH_HASH_BITS: u32 = 15;
 /** In the size field: the block is stored as it is. */
 const RAW: u32 = 0x80000000;
@@ -30,7 +30,7 @@ export function compressLz4(
 ): u32 {
   let at = out;
   const thorough = level >= 3;
-  memory.fill(tables, 0, <usize>4 << (thorough ? THOROUGH_HASH_BITS : FAST_HASH_BITS));
+  memory.fill(tables, 0, thorough ? <usize>4 << THOROUGH_HASH_BITS : <usize>2 << FAST_HASH_BITS);
   inserted = 0;
   const depth: u32 = level <= 6 ? 2 * (level - 2) : <u32>1 << min<u32>(level - 3, 9);
   for (let from: u32 = 0; from < length; from += BLOCK) {
@@ -51,7 +51,10 @@ export function compressLz4(
   return <u32>(at - out);
 }
 
-/** Positions in the tables are those in the input plus 1, so that 0 means none. */
+/**
+ * The table has the low 16 bits of positions: those of what lies further back lead to something else, which the bytes
+ * there tell.
+ */
 function encodeFast(heads: usize, input: usize, from: u32, to: u32, out: usize): usize {
   const searchEnd = <i32>to - <i32>MATCH_MARGIN;
   const matchEnd = input + to - LAST_LITERALS;
@@ -62,30 +65,31 @@ function encodeFast(heads: usize, input: usize, from: u32, to: u32, out: usize):
   let misses: u32 = 1 << 6;
   while (<i32>at <= searchEnd) {
     const here = input + at;
-    const first = load<u32>(here);
-    const slot = heads + (<usize>hash(first, FAST_HASH_BITS) << 2);
-    const known = load<u32>(slot);
-    store<u32>(slot, at + 1);
-    const distance = at + 1 - known;
-    if (known == 0 || distance > FARTHEST || load<u32>(here - distance) != first) {
+    const first = load<u64>(here);
+    const slot = heads + (<usize>hash5(first) << 1);
+    const distance = (at - load<u16>(slot)) & 0xffff;
+    store<u16>(slot, at);
+    if (distance - 1 >= at || load<u32>(here - distance) != <u32>first) {
       at += misses++ >>> 6;
       continue;
     }
     misses = 1 << 6;
     const end = endOfMatch(here + MIN_MATCH, distance, matchEnd);
     let start = here;
-    while (
-      start > anchor && start - input > distance &&
-      load<u8>(start - 1) == load<u8>(start - 1 - distance)
-    ) start--;
+    const lowest = max<usize>(anchor, input + distance);
+    while (start > lowest && load<u8>(start - 1) == load<u8>(start - 1 - distance)) start--;
     o = writeSequence(anchor, <u32>(start - anchor), distance, <u32>(end - start), o);
     anchor = end;
     at = <u32>(end - input);
     if (<i32>at <= searchEnd) {
-      store<u32>(heads + (<usize>hash(load<u32>(end - 2), FAST_HASH_BITS) << 2), at - 1);
+      store<u16>(heads + (<usize>hash5(load<u64>(end - 2)) << 1), at - 2);
     }
   }
   return writeLastLiterals(anchor, <u32>(input + to - anchor), o);
+}
+
+function hash5(bytes: u64): u32 {
+  return <u32>(((bytes << 24) * 889523592379) >> (64 - FAST_HASH_BITS));
 }
 
 /** Positions before it are in the tables of the thorough search. */

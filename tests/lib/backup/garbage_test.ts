@@ -3,20 +3,23 @@ import { createCollector } from "../../../lib/backup/garbage.ts";
 
 const MIB = 1024 ** 2;
 
-Deno.test("garbage is collected each 10 MiB, and left alone where the runtime can't", () => {
+Deno.test("garbage is collected each 10 or 40 MiB, and left alone where the runtime can't", () => {
   const before = Reflect.get(globalThis, "gc");
   try {
     let times = 0;
     Reflect.set(globalThis, "gc", () => times++);
-    const collect = createCollector();
+    const collect = createCollector("zstd");
     for (let i = 0; i < 7; i++) collect(5 * MIB);
     assert.equal(times, 3);
     collect(100 * MIB);
     assert.equal(times, 4);
+    const seldom = createCollector(undefined);
+    for (let i = 0; i < 15; i++) seldom(5 * MIB);
+    assert.equal(times, 5);
     Reflect.deleteProperty(globalThis, "gc");
-    const cannot = createCollector();
+    const cannot = createCollector("gzip");
     for (let i = 0; i < 7; i++) cannot(5 * MIB);
-    assert.equal(times, 4);
+    assert.equal(times, 5);
   } finally {
     if (before === undefined) Reflect.deleteProperty(globalThis, "gc");
     else Reflect.set(globalThis, "gc", before);

@@ -5,6 +5,7 @@ import { openStore } from "../../../providers/open.ts";
 import {
   archiveSizes,
   DEFAULT_MAX_ARCHIVE_SIZE,
+  partsFor,
   partSizeFor,
 } from "../../../lib/backup/part_sizes.ts";
 
@@ -86,4 +87,29 @@ Deno.test("parts are smaller for a small cluster, and never below the minimum or
     assert(size >= sizes.minPartSize && size <= sizes.partSize);
     assert(size * sizes.maxParts >= Math.min(bytes, sizes.maxArchiveSize));
   }));
+});
+
+Deno.test("without --jobs two parts at once, up to six not compressed, in bounded memory", () => {
+  const sizes = archiveSizes("aws-s3", S3, DEFAULT_MAX_ARCHIVE_SIZE);
+  const slots = (
+    provider: Parameters<typeof partsFor>[0],
+    options: Partial<Parameters<typeof partsFor>[1]>,
+    size: number | null = GIB,
+  ) =>
+    partsFor(provider, { sizes, compression: undefined, jobs: undefined, ...options }, size).slots;
+  assert.equal(slots("aws-s3", {}), 6);
+  assert.equal(slots("google-cloud-storage", {}), 6);
+  assert.equal(slots("aws-s3", { compression: "zstd" }), 2);
+  assert.equal(slots("local", {}), 2);
+  assert.equal(slots("aws-s3", { jobs: 1 }), 1);
+  assert.equal(slots("aws-s3", { compression: "gzip", jobs: 9 }), 9);
+  assert.equal(slots("aws-s3", {}, null), 2);
+  for (let size = GIB; size < TIB; size += 10 * GIB) {
+    const { slots, partSize } = partsFor("aws-s3", {
+      sizes,
+      compression: undefined,
+      jobs: undefined,
+    }, size);
+    assert(slots === 2 || (slots + 1) * partSize <= 35 * MIB);
+  }
 });
