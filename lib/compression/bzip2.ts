@@ -32,7 +32,7 @@ export async function* compressBzip2(
     const bytes = joiner.join(run);
     if (bytes.length > 0) yield bytes;
   }
-  const end = new BitWriter(16);
+  const end = new BitWriter(new Uint8Array(24));
   end.put(24, 0x177245);
   end.put(24, 0x385090);
   end.put(16, combined >>> 16);

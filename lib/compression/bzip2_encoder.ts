@@ -1,3 +1,4 @@
+import { Arena } from "./arena.ts";
 import { suffixArray } from "./suffix_array.ts";
 
 /** A compressed block. It may end inside a byte: `bits` counts, the rest of the last byte is 0. */
@@ -11,6 +12,8 @@ const RUN_B = 1;
 /** Symbols that share one choice of code table. */
 const GROUP = 50;
 const LONGEST_CODE = 17;
+/** What sorting a block may need at the most, bytes; text needs a third. What is not used takes no memory. */
+export const ARENA_SIZE = 32 * 900_000;
 
 /**
  * Compresses one block of a bzip2 stream, its header included. The result depends on nothing else,
@@ -18,14 +21,18 @@ const LONGEST_CODE = 17;
  *
  * @param block 1 to 900,000 bytes after the first run-length coding
  * @param crc the CRC of the bytes before that
+ * @param arena of `ARENA_SIZE`; the next call with the same overwrites the result
  */
-export function encodeBzip2Block(block: Uint8Array, crc: number): Bits {
-  const { last, origin } = transform(block);
-  const { symbols, count, used, alphabet } = moveToFront(last);
+export function encodeBzip2Block(block: Uint8Array, crc: number, arena: Arena): Bits {
+  arena.release(0);
+  const last = arena.uint8(block.length);
+  const origin = transform(block, last, arena);
+  const { symbols, count, used, alphabet } = moveToFront(last, arena);
   const groups = Math.ceil(count / GROUP);
   const { lengths, selectors } = chooseTables(symbols, count, groups, alphabet);
 
-  const out = new BitWriter(1024 + groups + Math.ceil(count * LONGEST_CODE / 8) + 6 * 258);
+  const most = 1024 + groups + Math.ceil(count * LONGEST_CODE / 8) + 6 * 258;
+  const out = new BitWriter(arena.uint8(most + 8));
   out.put(24, 0x314159);
   out.put(24, 0x265359);
   out.put(16, crc >>> 16);
@@ -48,8 +55,9 @@ export class BitWriter {
   #buffer = 0;
   #free = 32;
 
-  constructor(capacity: number) {
-    this.#bytes = new Uint8Array(capacity + 8);
+  /** @param memory for all that is put, and 8 bytes more */
+  constructor(memory: Uint8Array) {
+    this.#bytes = memory;
   }
 
   put(count: number, value: number): void {
@@ -78,18 +86,18 @@ export class BitWriter {
 }
 
 /**
- * The Burrows-Wheeler transform: the last column of the sorted rotations, and the row of the block
+ * The Burrows-Wheeler transform: the last column of the sorted rotations; returns the row of the block
  * itself. The rotation that is smallest of all is a (power of a) Lyndon word, whose suffixes sort
  * like its rotations; so suffixes can be sorted, in linear time, and no sentinel is needed.
  */
-function transform(block: Uint8Array): { last: Uint8Array; origin: number } {
+function transform(block: Uint8Array, last: Uint8Array, arena: Arena): number {
   const n = block.length;
+  const mark = arena.mark();
   const shift = smallestRotation(block);
-  const text = new Uint8Array(n);
+  const text = arena.uint8(n);
   text.set(block.subarray(shift));
   text.set(block.subarray(0, shift), n - shift);
-  const rows = suffixArray(text, n, 256);
-  const last = new Uint8Array(n);
+  const rows = suffixArray(text, n, 256, arena);
   const start = shift === 0 ? 0 : n - shift;
   let origin = 0;
   for (let i = 0; i < n; i++) {
@@ -97,7 +105,8 @@ function transform(block: Uint8Array): { last: Uint8Array; origin: number } {
     if (row === start) origin = i;
     last[i] = text[row === 0 ? n - 1 : row - 1] as number;
   }
-  return { last, origin };
+  arena.release(mark);
+  return origin;
 }
 
 function smallestRotation(block: Uint8Array): number {
@@ -131,14 +140,14 @@ interface Symbols {
 }
 
 /** Ranks by recent use instead of bytes; runs of rank 0 as numbers of RUN_A and RUN_B. */
-function moveToFront(last: Uint8Array): Symbols {
+function moveToFront(last: Uint8Array, arena: Arena): Symbols {
   const used = new Uint8Array(256);
   for (let i = 0; i < last.length; i++) used[last[i] as number] = 1;
   const order = new Uint8Array(256);
   let kinds = 0;
   for (let value = 0; value < 256; value++) if (used[value]) order[kinds++] = value;
 
-  const symbols = new Uint16Array(last.length + 1);
+  const symbols = arena.uint16(last.length + 1);
   let count = 0;
   let zeros = 0;
   for (let i = 0; i < last.length; i++) {

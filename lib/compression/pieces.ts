@@ -1,6 +1,7 @@
 /** The work of the codecs that are written here, cut into pieces that depend on nothing but themselves. */
 import { Blocks } from "./blocks.ts";
-import { type Bits, encodeBzip2Block } from "./bzip2_encoder.ts";
+import { Arena } from "./arena.ts";
+import { ARENA_SIZE, type Bits, encodeBzip2Block } from "./bzip2_encoder.ts";
 
 /** A plain value, so that it can be sent to a worker. */
 export type Piece =
@@ -15,8 +16,12 @@ export type Piece =
  */
 export function createPieceCompressor(): (piece: Piece) => Bits {
   let blocks: Blocks | undefined;
+  let arena: Arena | undefined;
   return (piece) => {
-    if (piece.codec === "bzip2") return encodeBzip2Block(piece.input, piece.crc);
+    if (piece.codec === "bzip2") {
+      arena ??= new Arena(ARENA_SIZE);
+      return encodeBzip2Block(piece.input, piece.crc, arena);
+    }
     blocks ??= new Blocks();
     const bytes = piece.codec === "lz4"
       ? blocks.compressLz4(piece.input, piece.level)

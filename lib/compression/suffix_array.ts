@@ -1,46 +1,60 @@
+import type { Arena } from "./arena.ts";
+
 /**
  * Sorts the suffixes of a text by induced sorting (SA-IS: Nong, Zhang, Chan 2009): linear time for
  * every input, which comparing sorts don't give for the zero pages and repeated rows of databases.
  *
  * @param text symbols from 0 to `alphabet` - 1; the end of the text is smaller than any of them
- * @returns the starts of the suffixes, in order
+ * @returns the starts of the suffixes, in order; the arena's, with nothing behind it
  */
 export function suffixArray(
   text: Uint8Array | Int32Array,
   length: number,
   alphabet: number,
+  arena: Arena,
 ): Int32Array {
   // Two instances of the sort, so that each sees one kind of array only and stays fast.
   return text instanceof Uint8Array
-    ? sortBytes(text, length, alphabet)
-    : sortWords(text, length, alphabet);
+    ? sortBytes(text, length, alphabet, arena)
+    : sortWords(text, length, alphabet, arena);
 }
 
-function sortBytes(text: Uint8Array, n: number, alphabet: number): Int32Array {
-  const sa = new Int32Array(n);
-  if (n < 2) return sa;
-  const buckets = bucketsOf(text, n, alphabet);
-  const lms = smallStarts(text, n);
-  induceBytes(text, n, sa, lms, buckets);
-  const order = orderOf(text, n, sa, lms);
-  induceBytes(text, n, sa, order, buckets);
+function sortBytes(text: Uint8Array, n: number, alphabet: number, arena: Arena): Int32Array {
+  const sa = arena.int32(n);
+  if (n < 2) return sa.fill(0);
+  const mark = arena.mark();
+  const buckets = bucketsOf(text, n, alphabet, arena);
+  const next = arena.int32(alphabet);
+  const lms = smallStarts(text, n, arena);
+  induceBytes(text, n, sa, lms, buckets, next);
+  const order = orderOf(text, n, sa, lms, arena);
+  induceBytes(text, n, sa, order, buckets, next);
+  arena.release(mark);
   return sa;
 }
 
-function sortWords(text: Int32Array, n: number, alphabet: number): Int32Array {
-  const sa = new Int32Array(n);
-  if (n < 2) return sa;
-  const buckets = bucketsOf(text, n, alphabet);
-  const lms = smallStarts(text, n);
-  induceWords(text, n, sa, lms, buckets);
-  const order = orderOf(text, n, sa, lms);
-  induceWords(text, n, sa, order, buckets);
+function sortWords(text: Int32Array, n: number, alphabet: number, arena: Arena): Int32Array {
+  const sa = arena.int32(n);
+  if (n < 2) return sa.fill(0);
+  const mark = arena.mark();
+  const buckets = bucketsOf(text, n, alphabet, arena);
+  const next = arena.int32(alphabet);
+  const lms = smallStarts(text, n, arena);
+  induceWords(text, n, sa, lms, buckets, next);
+  const order = orderOf(text, n, sa, lms, arena);
+  induceWords(text, n, sa, order, buckets, next);
+  arena.release(mark);
   return sa;
 }
 
 /** Where the suffixes that begin with each symbol start; one more entry than symbols. */
-function bucketsOf(text: Uint8Array | Int32Array, n: number, alphabet: number): Int32Array {
-  const starts = new Int32Array(alphabet + 1);
+function bucketsOf(
+  text: Uint8Array | Int32Array,
+  n: number,
+  alphabet: number,
+  arena: Arena,
+): Int32Array {
+  const starts = arena.int32(alphabet + 1).fill(0);
   for (let i = 0; i < n; i++) {
     const c = (text[i] as number) + 1;
     starts[c] = (starts[c] as number) + 1;
@@ -52,8 +66,8 @@ function bucketsOf(text: Uint8Array | Int32Array, n: number, alphabet: number): 
 }
 
 /** Positions of "leftmost small" suffixes: smaller than the one behind, after a larger one. Ascending. */
-function smallStarts(text: Uint8Array | Int32Array, n: number): Int32Array {
-  const found = new Int32Array((n >>> 1) + 1);
+function smallStarts(text: Uint8Array | Int32Array, n: number, arena: Arena): Int32Array {
+  const found = arena.int32((n >>> 1) + 1);
   let at = found.length;
   let small = false;
   for (let i = n - 2; i >= 0; i--) {
@@ -72,34 +86,38 @@ function orderOf(
   n: number,
   sa: Int32Array,
   lms: Int32Array,
+  arena: Arena,
 ): Int32Array {
   const m = lms.length;
   if (m === 0) return lms;
+  const names = arena.int32(m);
+  const mark = arena.mark();
   // Rank of the LMS position p, at p >> 1: two of them are never neighbours.
-  const rankAt = new Int32Array((n >>> 1) + 1).fill(-1);
+  const rankAt = arena.int32((n >>> 1) + 1).fill(-1);
   for (let k = 0; k < m; k++) rankAt[(lms[k] as number) >>> 1] = k;
-  const sorted = new Int32Array(m);
+  const sorted = arena.int32(m);
   let count = 0;
   for (let i = 0; i < n; i++) {
     const position = sa[i] as number;
     const k = rankAt[position >>> 1] as number;
     if (k >= 0 && lms[k] === position) sorted[count++] = k;
   }
-  const names = new Int32Array(m);
   let name = 0;
   names[sorted[0] as number] = 0;
   for (let i = 1; i < m; i++) {
     if (!sameSubstring(text, n, lms, sorted[i - 1] as number, sorted[i] as number)) name++;
     names[sorted[i] as number] = name;
   }
-  const result = new Int32Array(m);
+  // The names are not needed any more when their order is known.
   if (name + 1 === m) {
-    for (let i = 0; i < m; i++) result[i] = lms[sorted[i] as number] as number;
+    for (let i = 0; i < m; i++) names[i] = lms[sorted[i] as number] as number;
   } else {
-    const inner = sortWords(names, m, name + 1);
-    for (let i = 0; i < m; i++) result[i] = lms[inner[i] as number] as number;
+    arena.release(mark);
+    const inner = sortWords(names, m, name + 1, arena);
+    for (let i = 0; i < m; i++) names[i] = lms[inner[i] as number] as number;
   }
-  return result;
+  arena.release(mark);
+  return names;
 }
 
 /** Whether two stretches from one LMS position to the next are the same; the k-th and the l-th. */
@@ -128,8 +146,9 @@ function induceBytes(
   sa: Int32Array,
   lms: Int32Array,
   starts: Int32Array,
+  next: Int32Array,
 ): void {
-  const next = starts.slice(1);
+  next.set(starts.subarray(1));
   sa.fill(-1);
   for (let k = lms.length - 1; k >= 0; k--) {
     const position = lms[k] as number;
@@ -173,8 +192,9 @@ function induceWords(
   sa: Int32Array,
   lms: Int32Array,
   starts: Int32Array,
+  next: Int32Array,
 ): void {
-  const next = starts.slice(1);
+  next.set(starts.subarray(1));
   sa.fill(-1);
   for (let k = lms.length - 1; k >= 0; k--) {
     const position = lms[k] as number;
