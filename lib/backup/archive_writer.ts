@@ -62,7 +62,7 @@ export async function writeArchives(
       await uploader.upload(name, keyOf(index), counted(bytes, (size) => stored += size));
     }
   } finally {
-    if (held?.content.kind === "handle") await held.content.handle.close();
+    if (held?.content.kind === "opened") held.content.file.close();
     await closeIterator(iterator);
   }
 }

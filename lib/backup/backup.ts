@@ -7,7 +7,7 @@ import { beginBackup, type CommonBackupOptions, failed } from "./begin.ts";
 import type { ManifestChecksum, WalRange } from "./backup_manifest.ts";
 import { type BackupInfo, type Tablespace } from "./backup_info.ts";
 import { type CopiedData, copyCluster, systemIdentifierOf } from "./copy.ts";
-import { createCollector } from "./garbage.ts";
+import { type Collector, createCollector } from "./garbage.ts";
 import { externalFiles, includedOutside } from "./external_files.ts";
 import { majorVersionOf } from "./hook.ts";
 import { type OpenMember, textMember } from "./members.ts";
@@ -125,13 +125,14 @@ export async function takeBackup(server: BackupServer, options: BackupOptions): 
   const backup = await beginBackup(server, "cloud", options);
   const { id, learn } = backup;
   const created = performance.now();
+  const collector = createCollector(options.compression);
   const uploader = createPartUploader({
     store,
     tags,
     ...partsFor(store.provider, options, null),
     signal,
     onNotice: options.onWarning,
-    onPart: createCollector(options.compression),
+    onPart: collector.sent,
   });
   const recorder = createRecorder({
     store,
@@ -145,14 +146,11 @@ export async function takeBackup(server: BackupServer, options: BackupOptions): 
   });
   let action: Parameters<typeof failed>[0] = "uploading data";
   try {
-    const { range, wal, slots } = await storeCluster(
-      id,
-      server,
-      options,
+    const { range, wal, slots } = await storeCluster(id, server, options, {
       uploader,
       recorder,
-      learn,
-    );
+      collector,
+    }, learn);
     await uploader.finish();
     action = "verifying data";
     await recorder.finishManifest(range);
@@ -194,13 +192,18 @@ async function prove(
   judgeMissingWal(looked, wal, options);
 }
 
+interface StoringTools {
+  readonly uploader: PartUploader;
+  readonly recorder: Recorder;
+  readonly collector: Collector;
+}
+
 /** Everything between the id and the last archive. */
 async function storeCluster(
   id: string,
   server: BackupServer,
   options: BackupOptions,
-  uploader: PartUploader,
-  recorder: Recorder,
+  { uploader, recorder, collector }: StoringTools,
   learn: (known: Partial<BackupInfo>) => void,
 ): Promise<{ readonly range: WalRange; readonly wal: NeededWal; readonly slots: number }> {
   const { layout, onProgress, onNotice, onWarning } = options;
@@ -272,6 +275,7 @@ async function storeCluster(
         doneBytes = progress.doneBytes;
         onProgress(progress);
       },
+      onFile: collector.file,
       onNotice,
     },
   );

@@ -37,6 +37,8 @@ export interface CopyOptions extends ArchiveSettings {
   /** Bytes expected, for progress. */
   readonly totalBytes: number | null;
   readonly onProgress: ProgressListener;
+  /** Told the bytes of each file that was read. */
+  readonly onFile?: ((bytes: number) => void) | undefined;
   /** What is worth a log line. */
   readonly onNotice: (message: string) => void;
   /** Who looks at what is stored, if anybody. */
@@ -70,6 +72,7 @@ export async function copyCluster(
     options.onProgress({ activity, doneBytes, totalBytes });
     const onContent = (bytes: number) => {
       doneBytes += bytes;
+      options.onFile?.(bytes);
       options.onProgress({ activity, doneBytes, totalBytes });
     };
     const key = (index: number) => keyOf(name, index);

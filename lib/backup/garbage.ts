@@ -12,16 +12,33 @@ const EVERY = 40 * MIB;
 /** Of these codecs every chunk is garbage, outside of the heap, of which the runtime takes less notice. */
 const EVERY_OF_ZLIB = 10 * MIB;
 const ZLIB: readonly (CompressionName | undefined)[] = ["gzip", "zstd"];
+/** A file counts as so many bytes sent, for what is said of it and done with it, … */
+const OF_A_FILE = 4096;
+/** … and so many bytes of its content as one: of zeros nothing much is sent. */
+const OF_CONTENT = 16;
 
-/** A function to be told how many bytes were sent. It does nothing where the runtime has no `gc` (`--expose-gc`). */
-export function createCollector(compression: CompressionName | undefined): (sent: number) => void {
+export interface Collector {
+  /** Bytes were sent. */
+  readonly sent: (bytes: number) => void;
+  /** A file with so many bytes was read. */
+  readonly file: (bytes: number) => void;
+}
+
+/** Collects garbage now and then, unless the runtime has no `gc` (`--expose-gc`). */
+export function createCollector(compression: CompressionName | undefined): Collector {
   const every = ZLIB.includes(compression) ? EVERY_OF_ZLIB : EVERY;
-  const gc: unknown = Reflect.get(globalThis, "gc");
   let since = 0;
-  return (sent) => {
-    since += sent;
-    if (since < every || typeof gc !== "function") return;
+  const sent = (bytes: number) => {
+    since += bytes;
+    if (since < every) return;
     since = 0;
-    gc();
+    collectGarbage();
   };
+  return { sent, file: (bytes) => sent(OF_A_FILE + bytes / OF_CONTENT) };
+}
+
+/** Does nothing where the runtime has no `gc`. */
+export function collectGarbage(): void {
+  const gc: unknown = Reflect.get(globalThis, "gc");
+  if (typeof gc === "function") gc();
 }

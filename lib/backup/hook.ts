@@ -97,13 +97,14 @@ export async function storeHookBackup(backup: HookBackup, options: HookOptions):
   const { store, layout, tags, compression, level, sizes, onNotice, onProgress } = options;
   const metadata = await readFile(backup.infoPath);
   const info = parseBackupInfo(metadata.toString("utf8"));
+  const collector = createCollector(compression);
   const uploader = createPartUploader({
     store,
     tags,
     ...partsFor(store.provider, options, null),
     signal: options.signal,
     onNotice,
-    onPart: createCollector(compression),
+    onPart: collector.sent,
   });
   const recorder = createRecorder({
     store,
@@ -148,6 +149,7 @@ export async function storeHookBackup(backup: HookBackup, options: HookOptions):
         inspection,
         totalBytes: info.size,
         onProgress,
+        onFile: collector.file,
         onNotice,
       },
     );

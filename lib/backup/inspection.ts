@@ -1,6 +1,6 @@
 /** What is learnt of the files of a backup while they are stored: their checksums, and whether their pages are whole. */
 import { constants } from "node:fs";
-import { type FileHandle, lstat, open } from "node:fs/promises";
+import { lstat } from "node:fs/promises";
 import {
   damagedPages,
   pageChecksum,
@@ -16,6 +16,7 @@ import {
   type ManifestFile,
 } from "./backup_manifest.ts";
 import type { OpenMember } from "./members.ts";
+import { OpenedFile } from "./opened_file.ts";
 import type { PageFailures } from "./page_failures.ts";
 import { fsPath } from "./raw_names.ts";
 
@@ -131,7 +132,7 @@ class PagesOfFile {
     const { path } = this.#content;
     if (path === undefined) return;
     if (await this.#isUnlogged(path)) return;
-    const source = this.#content.kind === "handle" ? this.#content.handle : await reopened(path);
+    const source = this.#content.kind === "opened" ? this.#content.file : reopened(path);
     // Gone with its relation: WAL says so too.
     if (source === undefined) return;
     try {
@@ -145,7 +146,7 @@ class PagesOfFile {
         if (damagedPages(page, block, this.#rules).length > 0) this.#report(page, block);
       }
     } finally {
-      if (this.#content.kind !== "handle") await source.close();
+      if (this.#content.kind !== "opened") source.close();
     }
   }
 
@@ -173,9 +174,9 @@ class PagesOfFile {
   }
 }
 
-async function reopened(path: string): Promise<FileHandle | undefined> {
+function reopened(path: string): OpenedFile | undefined {
   try {
-    return await open(fsPath(path), constants.O_RDONLY | constants.O_NOFOLLOW);
+    return new OpenedFile(path, constants.O_RDONLY | constants.O_NOFOLLOW);
   } catch (error) {
     if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
     throw error;
@@ -184,16 +185,10 @@ async function reopened(path: string): Promise<FileHandle | undefined> {
 
 /** @returns undefined when the file ends before */
 async function pageAt(
-  handle: FileHandle,
+  file: OpenedFile,
   position: number,
   size: number,
 ): Promise<Uint8Array | undefined> {
   const page = new Uint8Array(size);
-  let done = 0;
-  while (done < size) {
-    const { bytesRead } = await handle.read(page, done, size - done, position + done);
-    if (bytesRead === 0) return undefined;
-    done += bytesRead;
-  }
-  return page;
+  return await file.read(page, 0, size, position) === size ? page : undefined;
 }

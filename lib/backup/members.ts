@@ -1,10 +1,11 @@
 /** From files to members of an archive: opened, with what the archive says of them, ready to be read. */
 import { Buffer } from "node:buffer";
 import { constants, type Stats } from "node:fs";
-import { type FileHandle, open, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { userInfo } from "node:os";
 import type { TarMember } from "../tar/writer.ts";
-import { displayPath, fsPath } from "./raw_names.ts";
+import { OpenedFile } from "./opened_file.ts";
+import { displayPath } from "./raw_names.ts";
 import { unreadable, type WalkEntry } from "./walk.ts";
 
 /** A member whose content is at hand. `size` of the member is what is stored, whatever the file does later. */
@@ -17,8 +18,8 @@ export type MemberContent =
   | { readonly kind: "none" }
   /** All of it: `member.size` bytes; of the file at `path`, where it is one. */
   | { readonly kind: "bytes"; readonly bytes: Uint8Array; readonly path?: string | undefined }
-  /** To be read from the handle's start, and closed by whoever takes it. */
-  | { readonly kind: "handle"; readonly handle: FileHandle; readonly path: string };
+  /** To be read from the file's start, and closed by whoever takes it. */
+  | { readonly kind: "opened"; readonly file: OpenedFile; readonly path: string };
 
 /** Gives user and group names of ids; an empty name when there is none. */
 export interface OwnerNames {
@@ -69,8 +70,8 @@ export async function* openMembers(
     }
   } finally {
     for (const settled of await Promise.allSettled(underWay.map(({ member }) => member))) {
-      if (settled.status === "fulfilled" && settled.value?.content.kind === "handle") {
-        await settled.value.content.handle.close();
+      if (settled.status === "fulfilled" && settled.value?.content.kind === "opened") {
+        settled.value.content.file.close();
       }
     }
   }
@@ -120,11 +121,11 @@ export async function openFile(
   } = {},
 ): Promise<OpenMember | undefined> {
   const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
-  let handle: FileHandle;
+  let file: OpenedFile;
   try {
     // Should the file have become a FIFO since the directory was read, opening it must not wait for a writer.
-    handle = await open(
-      fsPath(absolute),
+    file = new OpenedFile(
+      absolute,
       O_RDONLY | O_NONBLOCK | (options.followLinks ? 0 : O_NOFOLLOW),
     );
   } catch (error) {
@@ -134,41 +135,22 @@ export async function openFile(
   }
   let keep = false;
   try {
-    const stats = await handle.stat();
+    const stats = file.stat();
     if (!stats.isFile()) throw new Error("it is not a regular file");
     const { size } = stats;
     const member: TarMember = { ...metadata(stats, owners), type: "file", name, size };
     if (size > SMALL_FILE) {
       keep = true;
-      return { member, content: { kind: "handle", handle, path: absolute } };
+      return { member, content: { kind: "opened", file, path: absolute } };
     }
     const bytes = options.buffer?.subarray(0, size) ?? new Uint8Array(size);
-    bytes.fill(0, await readFully(handle, bytes, 0, size));
+    bytes.fill(0, await file.read(bytes, 0, size, 0));
     return { member, content: { kind: "bytes", bytes, path: absolute } };
   } catch (error) {
     throw unreadable(absolute, error);
   } finally {
-    if (!keep) await handle.close();
+    if (!keep) file.close();
   }
-}
-
-/**
- * Read until the range of the buffer is full or the file ends, from where the handle stands.
- * @returns bytes read
- */
-export async function readFully(
-  handle: FileHandle,
-  buffer: Uint8Array,
-  start: number,
-  length: number,
-): Promise<number> {
-  let done = 0;
-  while (done < length) {
-    const { bytesRead } = await handle.read(buffer, start + done, length - done, null);
-    if (bytesRead === 0) break;
-    done += bytesRead;
-  }
-  return done;
 }
 
 /** A member made of a text, owned as `owner` is. */
@@ -257,7 +239,7 @@ export async function openControlFile(absolute: string, owners: OwnerNames): Pro
     }
     const { content } = opened;
     if (content.kind !== "bytes") {
-      if (content.kind === "handle") await content.handle.close();
+      if (content.kind === "opened") content.file.close();
       throw new Error(`Cannot read ${displayPath(absolute)}: it is too large for a control file`);
     }
     const stable = latest !== undefined && Buffer.compare(latest.bytes, content.bytes) === 0;

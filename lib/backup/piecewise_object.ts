@@ -12,7 +12,7 @@ export interface PiecewiseOptions {
 }
 
 /** Bytes that are held, unless the store wants larger parts. */
-const PART_SIZE = 8 * 1024 ** 2;
+const PART_SIZE = 5 * 1024 ** 2;
 
 /** One writer, one call at a time. Nothing is visible before `finish`. */
 export class PiecewiseObject {

@@ -2,7 +2,7 @@
 import { endOfArchive, memberHeader } from "../tar/writer.ts";
 import { paddingOf } from "../tar/format.ts";
 import { type ContentInspection, PIECE_ALIGNMENT } from "./inspection.ts";
-import { type OpenMember, readFully } from "./members.ts";
+import type { OpenMember } from "./members.ts";
 import { displayPath } from "./raw_names.ts";
 import { unreadable } from "./walk.ts";
 
@@ -63,7 +63,7 @@ export async function* tarStream(
         if (looking !== undefined) await looking;
         for (const full of put(member.size, content.bytes)) yield full;
       }
-      if (content.kind === "handle") {
+      if (content.kind === "opened") {
         let rest = member.size;
         while (rest > 0) {
           options.signal.throwIfAborted();
@@ -73,7 +73,7 @@ export async function* tarStream(
             used = 0;
             continue;
           }
-          const count = await readFully(content.handle, chunk, used, wanted)
+          const count = await content.file.read(chunk, used, wanted, null)
             .catch((error) => Promise.reject(unreadable(content.path, error)));
           const piece = chunk.subarray(used, used + count);
           const looking = inspection?.piece(piece, member.size - rest);
@@ -94,7 +94,7 @@ export async function* tarStream(
             rest = 0;
           }
         }
-        await content.handle.close();
+        content.file.close();
       }
       open = undefined;
       const ending = member.type === "file" ? inspection?.end() : undefined;
@@ -106,7 +106,7 @@ export async function* tarStream(
     }
   } finally {
     // Left in the middle of a file.
-    if (open?.content.kind === "handle") await open.content.handle.close();
+    if (open?.content.kind === "opened") open.content.file.close();
   }
   const end = endOfArchive(total);
   for (const full of put(end.length, end)) yield full;
