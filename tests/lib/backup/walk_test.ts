@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -56,6 +57,21 @@ Deno.test("directories come before their files, files before subdirectories", as
     assert.equal(at("."), 0);
     assert.equal(at("a"), 1);
     assert(at("d") < at("d/b") && at("d/b") < at("d/e") && at("d/e") < at("d/e/c"));
+  });
+});
+
+Deno.test("of a very large directory each file comes, in the directory's order", async () => {
+  await inDirectory(async (root) => {
+    for (const size of [9_999, 10_000, 10_001]) {
+      const directory = join(root, String(size));
+      mkdirSync(directory);
+      for (let i = 0; i < size - 3; i++) writeFileSync(join(directory, String(i)), "");
+      for (const odd of ["ä", "a b\n", "𝄞"]) writeFileSync(join(directory, odd), "");
+      const expected = readdirSync(directory);
+      assert.equal(expected.length, size);
+      const paths = (await entriesOf(directory)).map((entry) => entry.path);
+      assert.deepEqual(paths, [".", ...expected]);
+    }
   });
 });
 
