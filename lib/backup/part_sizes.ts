@@ -69,8 +69,15 @@ export function archiveSizes(
 
 /** `--jobs` when not given. */
 const DEFAULT_SLOTS = 2;
-/** Not compressed, most of the time is the store's: uploading six parts takes a sixth less than two, more no less. */
-const MOST_SLOTS = 6;
+/**
+ * Where most of the time is the store's: not compressed, uploading six parts takes a sixth less than two, more no less.
+ * Other codecs need more memory themselves.
+ */
+const SLOTS: ReadonlyMap<CompressionName | undefined, number> = new Map([
+  [undefined, 6] as const,
+  ["lz4", 4] as const,
+  ["snappy", 4] as const,
+]);
 /** What that may take, in bytes, with the part that is being filled. */
 const BUFFERS = 35 * MIB;
 
@@ -88,10 +95,10 @@ export function partsFor(
   clusterSize: number | null,
 ): Parts {
   const partSize = partSizeFor(options.sizes, clusterSize);
-  const many = provider !== "local" && options.compression === undefined;
-  const fitting = Math.min(MOST_SLOTS, Math.floor(BUFFERS / partSize) - 1);
-  const slots = options.jobs ?? (many ? Math.max(DEFAULT_SLOTS, fitting) : DEFAULT_SLOTS);
-  return { partSize, slots };
+  const wanted = provider === "local" ? undefined : SLOTS.get(options.compression);
+  const fitting = Math.floor(BUFFERS / partSize) - 1;
+  const slots = Math.max(DEFAULT_SLOTS, Math.min(wanted ?? DEFAULT_SLOTS, fitting));
+  return { partSize, slots: options.jobs ?? slots };
 }
 
 /**

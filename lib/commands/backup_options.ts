@@ -53,7 +53,7 @@ export const BACKUP_OPTIONS = [
   value(
     "jobs",
     ["-J", "--jobs"],
-    "parts uploaded at the same time (default: 2, up to 6 when not compressed)",
+    "parts uploaded at the same time (default: 2, with lz4 and snappy up to 4, not compressed up to 6)",
     { parse: integer("number of jobs", 1), metavar: "N" },
   ),
   valueWithDefault(

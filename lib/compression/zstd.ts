@@ -48,7 +48,7 @@ export async function* compressZstd(
   // One is compressed while the other is filled.
   const memory: Uint8Array[] = [];
   let taken = 0;
-  const take = () => memory[taken++ % 2] ??= new Uint8Array(size);
+  const take = () => memory[taken++ % 2] ??= spareOf(size);
   const blocks = inBlocks(source, size, signal, take);
   let ahead = blocks.next();
   const next = async () => {
@@ -64,12 +64,22 @@ export async function* compressZstd(
     yield* throughZlib(stream, next, (left) => {
       throw new Error(`Cannot compress: zstd left ${left.length} bytes`);
     });
+    // Not after a failure: the runtime's threads may still read there.
+    spare = memory;
   } finally {
     // A source that is hanging in a read cannot be waited for once the signal is aborted.
     const closing = blocks.return();
     if (signal?.aborted) closing.catch(() => undefined);
     else await closing;
   }
+}
+
+/** What the last stream has left to the next: archives come one after the other, and it would be garbage otherwise. */
+let spare: Uint8Array[] = [];
+
+function spareOf(size: number): Uint8Array {
+  const left = spare.pop();
+  return left?.length === size ? left : new Uint8Array(size);
 }
 
 /** One frame of all that is in memory, made by the runtime's thread pool while this thread does something else. */

@@ -100,6 +100,8 @@ Deno.test("without --jobs two parts at once, up to six not compressed, in bounde
   assert.equal(slots("aws-s3", {}), 6);
   assert.equal(slots("google-cloud-storage", {}), 6);
   assert.equal(slots("aws-s3", { compression: "zstd" }), 2);
+  assert.equal(slots("azure-blob-storage", { compression: "lz4" }), 4);
+  assert.equal(slots("local", { compression: "lz4" }), 2);
   assert.equal(slots("local", {}), 2);
   assert.equal(slots("aws-s3", { jobs: 1 }), 1);
   assert.equal(slots("aws-s3", { compression: "gzip", jobs: 9 }), 9);
