@@ -179,7 +179,7 @@ testOnStores("a restore names the archive that is broken or missing", async (sto
     const name = `broken-${extension}`;
     await host.ok("backup", [
       ...(flag === undefined ? [] : [flag]),
-      ...["--immediate-checkpoint", "--max-archive-size", "1MB", "--name", name],
+      ...["--immediate-checkpoint", "--max-archive-size", "100KB", "--name", name],
       ...["-d", server.conninfo()],
     ]);
     const id: string =

@@ -51,7 +51,7 @@ export async function recoveryStory(store: TestStore, story: Story): Promise<voi
   await primary.query(LEDGER_IN_TABLESPACES);
   const load = await startWriteLoad(primary);
   await load.more(100);
-  const split = ["--max-archive-size", "1MB", "--jobs", "3"];
+  const split = ["--max-archive-size", "100KB", "--jobs", "3"];
   await backUp(host, primary, "monday", story.backups[0], split);
   const archives = (await store.paths()).filter((path) => /\/base\//.test(path));
   assert.ok(archives.some((path) => /\/data_0002\.tar/.test(path)), archives.join(" "));

@@ -230,7 +230,7 @@ Deno.test("without checksums pages are not looked at", async () => {
 testOnStores("backup-verify finds what became of the objects", async (store) => {
   await using host = await newHost(store);
   const server = await filledServer(host, { major: 15 });
-  const id = await backUp(host, server, "--max-archive-size", "2MB", "--zstd");
+  const id = await backUp(host, server, "--max-archive-size", "100KB", "--zstd");
   const base = `${host.serverName}/base/${id}`;
   const paths = (await store.paths()).filter((path) => path.includes(`/base/${id}/`));
   const last = paths.filter((path) => /\/data_\d+\.tar\.zst$/.test(path)).at(-1) ?? "";
