@@ -11,15 +11,7 @@ import { testOnStores } from "./stores.ts";
 
 /** Slow enough to be interrupted: the copy takes some ten seconds, and parts are small. */
 const SLOWLY = [
-  ...[
-    "--immediate-checkpoint",
-    "--jobs",
-    "2",
-    "--max-bandwidth",
-    "4MB",
-    "--max-archive-size",
-    "10GB",
-  ],
+  ...["--immediate-checkpoint", "--max-bandwidth", "4MB", "--max-archive-size", "10GB"],
   // What waits in memory for its upload no longer needs PostgreSQL.
   ...["--jobs", "1"],
 ];
