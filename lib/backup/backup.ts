@@ -146,7 +146,7 @@ export async function takeBackup(server: BackupServer, options: BackupOptions): 
   });
   let action: Parameters<typeof failed>[0] = "uploading data";
   try {
-    const { range, wal, slots } = await storeCluster(id, server, options, {
+    const { range, wal } = await storeCluster(id, server, options, {
       uploader,
       recorder,
       collector,
@@ -155,7 +155,7 @@ export async function takeBackup(server: BackupServer, options: BackupOptions): 
     action = "verifying data";
     await recorder.finishManifest(range);
     await prove(id, wal, uploader.stored(), recorder, options);
-    learn({ copyStats: copyStats(uploader, slots, created), status: "DONE" });
+    learn({ copyStats: copyStats(uploader, created), status: "DONE" });
     action = "uploading backup.info file";
     await backup.storeInfo(signal);
     return id;
@@ -205,15 +205,14 @@ async function storeCluster(
   options: BackupOptions,
   { uploader, recorder, collector }: StoringTools,
   learn: (known: Partial<BackupInfo>) => void,
-): Promise<{ readonly range: WalRange; readonly wal: NeededWal; readonly slots: number }> {
+): Promise<{ readonly range: WalRange; readonly wal: NeededWal }> {
   const { layout, onProgress, onNotice, onWarning } = options;
   const { signal } = uploader;
   signal.throwIfAborted();
   const { systemid, facts, tablespaces } = await learnFacts(server, signal, learn);
   const inPlace = facts.tablespaces.filter((tablespace) => !tablespaces.includes(tablespace));
   for (const { name } of inPlace) onNotice(`Tablespace ${name} lies in the data directory itself`);
-  const parts = partsFor(options.store.provider, options, facts.clusterSize);
-  uploader.setParts(parts);
+  uploader.setParts(partsFor(options.store.provider, options, facts.clusterSize));
   const dataDirectory = await checkedDataDirectory(facts.dataDirectory, systemid);
 
   onProgress({
@@ -282,7 +281,6 @@ async function storeCluster(
   return {
     range: { timeline: start.timeline, start: start.lsn, end: end.lsn },
     wal: neededWal(server, facts, start, end),
-    slots: parts.slots,
   };
 }
 
@@ -312,7 +310,7 @@ async function checkedDataDirectory(path: string | null, systemid: string | null
 }
 
 /** Barman's statistics; no reader depends on them. */
-function copyStats(uploader: PartUploader, slots: number, created: number): PyDict {
+function copyStats(uploader: PartUploader, created: number): PyDict {
   const items = [...uploader.times()];
   const perItem = (value: (times: (typeof items)[number][1]) => PyValue): PyDict =>
     new Map(items.map(([item, times]) => [item, value(times)]));
@@ -321,7 +319,7 @@ function copyStats(uploader: PartUploader, slots: number, created: number): PyDi
   const serialized = items.reduce((sum, [, times]) => sum + times.serialized, 0);
   return new Map<PyValue, PyValue>([
     ["total_time", seconds((performance.now() - created) / 1000)],
-    ["number_of_workers", slots],
+    ["number_of_workers", uploader.slots],
     ["analysis_time", 0],
     ["analysis_time_per_item", perItem(() => 0)],
     ["copy_time_per_item", perItem((times) => seconds(times.elapsed))],

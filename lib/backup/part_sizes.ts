@@ -73,11 +73,7 @@ const DEFAULT_SLOTS = 2;
  * Where most of the time is the store's: not compressed, uploading six parts takes a sixth less than two, more no less.
  * Other codecs need more memory themselves.
  */
-const SLOTS: ReadonlyMap<CompressionName | undefined, number> = new Map([
-  [undefined, 6] as const,
-  ["lz4", 4] as const,
-  ["snappy", 4] as const,
-]);
+const SLOTS: Partial<Record<CompressionName | "none", number>> = { none: 6, lz4: 4, snappy: 4 };
 /** What that may take, in bytes, with the part that is being filled. */
 const BUFFERS = 35 * MIB;
 
@@ -95,10 +91,10 @@ export function partsFor(
   clusterSize: number | null,
 ): Parts {
   const partSize = partSizeFor(options.sizes, clusterSize);
-  const wanted = provider === "local" ? undefined : SLOTS.get(options.compression);
+  const { jobs, compression = "none" } = options;
+  const wanted = provider === "local" ? DEFAULT_SLOTS : SLOTS[compression] ?? DEFAULT_SLOTS;
   const fitting = Math.floor(BUFFERS / partSize) - 1;
-  const slots = Math.max(DEFAULT_SLOTS, Math.min(wanted ?? DEFAULT_SLOTS, fitting));
-  return { partSize, slots: options.jobs ?? slots };
+  return { partSize, slots: jobs ?? Math.max(DEFAULT_SLOTS, Math.min(wanted, fitting)) };
 }
 
 /**

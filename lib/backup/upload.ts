@@ -36,6 +36,8 @@ export interface PartUploader {
   abort(): Promise<void>;
   /** Make parts of another size, so many at once; before the first upload only. */
   setParts(parts: Parts): void;
+  /** Uploaded at the same time at the most. */
+  readonly slots: number;
   /** Bytes that one object can have: all the parts that the store allows. */
   capacity(): number;
   /** Seconds by item, in the order of their beginning. */
@@ -290,6 +292,9 @@ export function createPartUploader(options: PartUploaderOptions): PartUploader {
     setParts(parts) {
       if (times.size > 0) throw new Error("Cannot change the size of parts: some were uploaded");
       ({ slots, partSize } = parts);
+    },
+    get slots() {
+      return slots;
     },
     stored: () => stored,
     capacity: () => partSize * store.limits.maxParts,

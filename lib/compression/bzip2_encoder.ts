@@ -12,7 +12,7 @@ const RUN_B = 1;
 /** Symbols that share one choice of code table. */
 const GROUP = 50;
 const LONGEST_CODE = 17;
-/** What sorting a block may need at the most, bytes; text needs a third. What is not used takes no memory. */
+/** What sorting a block may need at the most, bytes; text needs less than half. What is not used takes no memory. */
 export const ARENA_SIZE = 32 * 900_000;
 
 /**
@@ -86,8 +86,8 @@ export class BitWriter {
 }
 
 /**
- * The Burrows-Wheeler transform: the last column of the sorted rotations; returns the row of the block
- * itself. The rotation that is smallest of all is a (power of a) Lyndon word, whose suffixes sort
+ * The Burrows-Wheeler transform: puts the last column of the sorted rotations into `last`, and returns the row of the
+ * block itself. The rotation that is smallest of all is a (power of a) Lyndon word, whose suffixes sort
  * like its rotations; so suffixes can be sorted, in linear time, and no sentinel is needed.
  */
 function transform(block: Uint8Array, last: Uint8Array, arena: Arena): number {

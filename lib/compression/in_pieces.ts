@@ -100,8 +100,8 @@ interface Job {
   readonly reject: (error: Error) => void;
 }
 
-interface Member {
-  readonly worker: Worker;
+interface PoolWorker {
+  readonly thread: Worker;
   /** Sent to it and not answered, in order. */
   readonly jobs: Job[];
 }
@@ -118,42 +118,42 @@ interface Pool {
 function createPool(limit: number): Pool {
   const slots = new Map<ArrayBufferLike, Slot>();
   const free: Slot[] = [];
-  const members: Member[] = [];
+  const crew: PoolWorker[] = [];
   const waiting: Job[] = [];
   let failure: Error | undefined;
 
   const fail = (cause: unknown) => {
     const reason = cause instanceof Error ? cause.message : String(cause);
     failure ??= new Error(`Cannot compress: a worker thread ended: ${reason}`, { cause });
-    for (const { jobs } of members) for (const job of jobs.splice(0)) job.reject(failure);
+    for (const { jobs } of crew) for (const job of jobs.splice(0)) job.reject(failure);
     for (const job of waiting.splice(0)) job.reject(failure);
   };
-  const start = (): Member => {
-    const member: Member = { worker: new Worker(WORKER, FRUGAL), jobs: [] };
-    members.push(member);
-    member.worker.on("message", ({ length, bits, unfitting }: PieceAnswer) => {
-      const job = member.jobs.shift();
+  const start = (): PoolWorker => {
+    const started: PoolWorker = { thread: new Worker(WORKER, FRUGAL), jobs: [] };
+    crew.push(started);
+    started.thread.on("message", ({ length, bits, unfitting }: PieceAnswer) => {
+      const job = started.jobs.shift();
       work();
       if (job === undefined) return;
       const bytes = new Uint8Array(unfitting ?? job.slot.output, 0, length);
       job.resolve({ packed: { bytes, bits }, slot: job.slot });
     });
-    member.worker.on("error", fail);
-    return member;
+    started.thread.on("error", fail);
+    return started;
   };
   /** The next job to whoever has the least to do. */
   const work = () => {
     if (waiting.length === 0) return;
-    const [leastBusy] = members.toSorted((a, b) => a.jobs.length - b.jobs.length);
+    const [leastBusy] = crew.toSorted((a, b) => a.jobs.length - b.jobs.length);
     const idle = leastBusy?.jobs.length === 0;
-    const member = idle || members.length === limit ? leastBusy : start();
-    if (member === undefined || member.jobs.length === AT_A_WORKER) return;
+    const worker = idle || crew.length === limit ? leastBusy : start();
+    if (worker === undefined || worker.jobs.length === AT_A_WORKER) return;
     const job = waiting.shift();
     if (job === undefined) return;
-    member.jobs.push(job);
+    worker.jobs.push(job);
     const { input, ...piece } = job.piece;
     const request: PieceRequest = { piece, length: input.length, ...job.slot };
-    member.worker.postMessage(request);
+    worker.thread.postMessage(request);
   };
 
   return {
@@ -175,7 +175,7 @@ function createPool(limit: number): Pool {
       }),
     give: (slot) => free.push(slot),
     async close() {
-      await Promise.all(members.map(({ worker }) => worker.terminate()));
+      await Promise.all(crew.map(({ thread }) => thread.terminate()));
     },
   };
 }

@@ -13,36 +13,20 @@ export function suffixArray(
   alphabet: number,
   arena: Arena,
 ): Int32Array {
-  // Two instances of the sort, so that each sees one kind of array only and stays fast.
-  return text instanceof Uint8Array
-    ? sortBytes(text, length, alphabet, arena)
-    : sortWords(text, length, alphabet, arena);
-}
-
-function sortBytes(text: Uint8Array, n: number, alphabet: number, arena: Arena): Int32Array {
+  const n = length;
   const sa = arena.int32(n);
   if (n < 2) return sa.fill(0);
   const mark = arena.mark();
   const buckets = bucketsOf(text, n, alphabet, arena);
   const next = arena.int32(alphabet);
+  // Two instances of what takes the time, so that each sees one kind of array only and stays fast.
+  const induce = (starts: Int32Array) =>
+    text instanceof Uint8Array
+      ? induceBytes(text, n, sa, starts, buckets, next)
+      : induceWords(text, n, sa, starts, buckets, next);
   const lms = smallStarts(text, n, arena);
-  induceBytes(text, n, sa, lms, buckets, next);
-  const order = orderOf(text, n, sa, lms, arena);
-  induceBytes(text, n, sa, order, buckets, next);
-  arena.release(mark);
-  return sa;
-}
-
-function sortWords(text: Int32Array, n: number, alphabet: number, arena: Arena): Int32Array {
-  const sa = arena.int32(n);
-  if (n < 2) return sa.fill(0);
-  const mark = arena.mark();
-  const buckets = bucketsOf(text, n, alphabet, arena);
-  const next = arena.int32(alphabet);
-  const lms = smallStarts(text, n, arena);
-  induceWords(text, n, sa, lms, buckets, next);
-  const order = orderOf(text, n, sa, lms, arena);
-  induceWords(text, n, sa, order, buckets, next);
+  induce(lms);
+  induce(orderOf(text, n, sa, lms, arena));
   arena.release(mark);
   return sa;
 }
@@ -113,7 +97,7 @@ function orderOf(
     for (let i = 0; i < m; i++) names[i] = lms[sorted[i] as number] as number;
   } else {
     arena.release(mark);
-    const inner = sortWords(names, m, name + 1, arena);
+    const inner = suffixArray(names, m, name + 1, arena);
     for (let i = 0; i < m; i++) names[i] = lms[inner[i] as number] as number;
   }
   arena.release(mark);

@@ -73,3 +73,23 @@ testOnStores("two backups at once, while WAL is archived", async (store) => {
   assert.equal(failures?.["n"], 0, await server.logTail());
   for (const name of ["one", "two"]) await host.ok("restore", [], [name, host.newPath(name)]);
 });
+
+testOnStores(
+  "parts at once: as many as suit the store and the codec, or as --jobs says",
+  async (store) => {
+    await using host = await newHost(store);
+    const server = await host.start({});
+    const partsAtOnce = async (...options: string[]) => {
+      await host.ok("backup", ["--immediate-checkpoint", ...options, "-d", server.conninfo()]);
+      const list = JSON.parse(await host.ok("backup-list", ["--format", "json"]));
+      const id = list.backups_list.at(-1).backup_id;
+      const info = await store.read(`${host.serverName}/base/${id}/backup.info`);
+      return Number(/'number_of_workers': (\d+)/.exec(new TextDecoder().decode(info))?.[1]);
+    };
+    const local = store.kind === "file";
+    assert.equal(await partsAtOnce(), local ? 2 : 6);
+    assert.equal(await partsAtOnce("--lz4"), local ? 2 : 4);
+    assert.equal(await partsAtOnce("--zstd"), 2);
+    assert.equal(await partsAtOnce("--jobs", "3"), 3);
+  },
+);

@@ -75,6 +75,7 @@ interface CopyCase {
   readonly maxArchiveSize?: number;
   readonly dataDirectory?: string;
   readonly onProgress?: CopyOptions["onProgress"];
+  readonly onFile?: CopyOptions["onFile"];
   /** Done when everything else was read. */
   readonly last?: Parameters<typeof copyCluster>[1];
 }
@@ -113,6 +114,7 @@ async function copy(root: string, options: CopyCase = {}): Promise<string[]> {
         uploader,
         totalBytes: null,
         onProgress: options.onProgress ?? (() => {}),
+        onFile: options.onFile,
         onNotice,
       },
     );
@@ -398,7 +400,13 @@ Deno.test("a missing ident file is fine, another missing configuration file is n
 Deno.test("progress counts the bytes of all files", async () => {
   await withCluster(async (root) => {
     const seen: number[] = [];
-    await copy(root, { onProgress: ({ doneBytes }) => seen.push(doneBytes) });
+    const files: number[] = [];
+    await copy(root, {
+      onProgress: ({ doneBytes }) => seen.push(doneBytes),
+      onFile: (bytes) => files.push(bytes),
+    });
+    assert.equal(files.reduce((sum, bytes) => sum + bytes, 0), seen.at(-1));
+    assert(files.includes(300_000) && files.includes(8192), `${files}`);
     assert.deepEqual(seen, [...seen].sort((a, b) => a - b));
     assert(seen.at(-1) === 300_000 + 8192 * 2 + 3 + 11 + 5, `${seen.at(-1)}`);
   });

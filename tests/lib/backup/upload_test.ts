@@ -171,6 +171,19 @@ Deno.test("a slow store holds the source back: slots parts under way, one being 
   });
 });
 
+Deno.test("size and number of parts can be changed until the first upload", async () => {
+  await withBench(async (bench) => {
+    const uploader = uploaderFor(bench, { slots: 2 });
+    uploader.setParts({ slots: 5, partSize: 700 });
+    assert.deepEqual([uploader.slots, uploader.capacity()], [5, 700 * bench.store.limits.maxParts]);
+    await uploader.upload("data", "k", chunks(7000, 1));
+    await uploader.finish();
+    assert.deepEqual(bench.parts.get("k"), [...Array(10).fill(700), 1]);
+    assert.equal(bench.mostAtOnce, 5);
+    assert.throws(() => uploader.setParts({ slots: 1, partSize: 1000 }), /some were uploaded/);
+  }, () => sleep(20));
+});
+
 Deno.test("the next object begins while the parts of the one before are on their way", async () => {
   await withBench(async (bench) => {
     const uploader = uploaderFor(bench, { slots: 2 });

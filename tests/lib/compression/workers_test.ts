@@ -26,6 +26,20 @@ for (const name of COMPRESSION_NAMES) {
   });
 }
 
+Deno.test("streams one after the other and at the same time keep out of each other's memory", async () => {
+  for (const name of ["zstd", "lz4"] as const) {
+    const texts = [1, 2, 3, 4].map((seed) => join(walLike(5 * MIB), randomBytes(3 * MIB, seed)));
+    const roundTrip = async (data: Uint8Array, concurrency: number) => {
+      const packed = compressStream(name, inChunks(data, 300_000), { level: 1, concurrency });
+      assert.ok(same(await decompress(name, await collect(packed)), data));
+    };
+    for (const concurrency of [1, 2]) {
+      await roundTrip(texts[0] ?? new Uint8Array(0), concurrency);
+      await Promise.all(texts.map((text) => roundTrip(text, concurrency)));
+    }
+  }
+});
+
 Deno.test("worker threads end when the reader, the source or the signal does", async () => {
   const data = walLike(4 * MIB);
   const options = { level: 1, concurrency: 2 };

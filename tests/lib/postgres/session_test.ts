@@ -3,8 +3,8 @@ import { chmod, chown, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import process from "node:process";
 import { rootCertificates } from "node:tls";
+import { fileURLToPath } from "node:url";
 import {
   ConnectionError,
   QueryError,
@@ -19,6 +19,8 @@ import {
 } from "../../../scripts/servers/embedded_postgres.ts";
 import { AUTHORITY, CERTIFICATE, KEY } from "../../providers/s3/test_certificate.ts";
 import { eventually, sessionOf } from "./fixtures.ts";
+
+const APPLICATION_NAME = fileURLToPath(new URL("./application_name.ts", import.meta.url));
 
 const hba = [
   "local all postgres trust",
@@ -310,25 +312,20 @@ Deno.test("session", async (t) => {
     });
 
     await t.step("variables that the client library would read change nothing", async () => {
-      const before = { ...process.env };
-      Object.assign(process.env, {
-        PGTARGETSESSIONATTRS: "nonsense",
-        PGSSL: "require",
-        PGMAX_LIFETIME: "1",
-        PGAPPNAME: "x",
-      });
-      try {
-        await using session = await sessionOf(pg.conninfo());
-        const [row] = await session.query("SHOW application_name");
-        assert.equal(row?.["application_name"], "barman_cloud_backup");
-        assert.equal(process.env["PGTARGETSESSIONATTRS"], "nonsense");
-      } finally {
-        for (const name of ["PGTARGETSESSIONATTRS", "PGSSL", "PGMAX_LIFETIME", "PGAPPNAME"]) {
-          const value = before[name];
-          if (value === undefined) delete process.env[name];
-          else process.env[name] = value;
-        }
-      }
+      // In a process of its own: this one's variables are those of all tests that run at the time.
+      const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+        args: ["run", "-A", "--no-check", APPLICATION_NAME, pg.conninfo()],
+        env: {
+          PGTARGETSESSIONATTRS: "nonsense",
+          PGSSL: "require",
+          PGMAX_LIFETIME: "1",
+          PGAPPNAME: "x",
+        },
+        signal: AbortSignal.timeout(60_000),
+      }).output();
+      assert.ok(success, new TextDecoder().decode(stderr));
+      const told = JSON.parse(new TextDecoder().decode(stdout));
+      assert.deepEqual(told, ["barman_cloud_backup", "nonsense"]);
     });
   } finally {
     await pg.destroy();
