@@ -66,13 +66,18 @@ const BANNER = [
   `const require = __createRequire(import.meta.url);`,
 ].join("\n");
 
+const WORKERS = ["piece_worker", "decompress_worker"];
+
 /** Bundle into a directory of ES modules; the entry is `main.js`. */
 export async function bundle(directory: string): Promise<Metafile> {
   await rm(directory, { recursive: true, force: true });
   const { metafile } = await build({
     absWorkingDir: ROOT,
     // Worker threads need a file of their own, beside the others.
-    entryPoints: ["main.ts", { in: "lib/compression/piece_worker.ts", out: "piece_worker" }],
+    entryPoints: [
+      "main.ts",
+      ...WORKERS.map((name) => ({ in: `lib/compression/${name}.ts`, out: name })),
+    ],
     outdir: directory,
     bundle: true,
     splitting: true,
@@ -140,7 +145,7 @@ async function compileIn(
       "--outfile",
       "barman-cloud",
       "./main.js",
-      "./piece_worker.js",
+      ...WORKERS.map((name) => `./${name}.js`),
     ],
     cwd: directory,
     env: { BUN_OPTIONS: "", BUN_BE_BUN: "" },

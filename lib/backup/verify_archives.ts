@@ -14,6 +14,7 @@ import {
   storedChecksum,
 } from "../postgres/page_checksum.ts";
 import type { ProgressListener } from "../progress.ts";
+import { threadsFor } from "../restore/jobs.ts";
 import { memberPath, UnsafeMember } from "../restore/member_path.ts";
 import { type TarEntry, TarError, TarReader } from "../tar/reader.ts";
 import type { Archive } from "./archives.ts";
@@ -68,6 +69,8 @@ export class ArchiveReading {
   /** Relations that have an init fork, so that their contents are thrown away by recovery. */
   readonly #unlogged = new Set<string>();
   readonly #needed = new Set<string>();
+  /** Archives there are. */
+  #count = 0;
   #allRead = true;
   #listed = 0;
   #checked = 0;
@@ -108,6 +111,7 @@ export class ArchiveReading {
 
   async archives(archives: readonly RankedArchive[]): Promise<void> {
     const { jobs, onProgress } = this.#job;
+    this.#count = archives.length;
     const totalBytes = archives.reduce((sum, { archive }) => sum + archive.object.size, 0);
     const largestFirst = [...archives].sort((a, b) =>
       b.archive.object.size - a.archive.object.size
@@ -153,9 +157,11 @@ export class ArchiveReading {
         sum = crc32(chunk, sum);
         onBytes(chunk.length);
       });
-      const tar = compression === null
-        ? counted
-        : decompressStream(compression, counted, { signal });
+      const tar = compression === null ? counted : decompressStream(compression, counted, {
+        reuse: true,
+        threads: threadsFor(compression, this.#job.jobs, this.#count),
+        signal,
+      });
       const recorded = this.#recorded?.get(key);
       reader = new TarReader(tar, {
         signal,

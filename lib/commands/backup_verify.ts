@@ -7,7 +7,7 @@ import { CommandError, EXIT } from "../cli/exit_codes.ts";
 import { choice, positional, value } from "../cli/options.ts";
 import { startProgress } from "../cli/progress.ts";
 import { integer } from "../cli/values.ts";
-import { defaultRestoreJobs } from "../restore/restore.ts";
+import { defaultRestoreJobs } from "../restore/jobs.ts";
 import { RestoreError } from "../restore/restore_error.ts";
 import { isStoreError } from "../../providers/object_store.ts";
 import { PATIENT_ATTEMPTS, withSource } from "./open_store.ts";
@@ -28,9 +28,14 @@ export const command = defineCommand({
   options: [
     ...COMMON,
     ...OUTPUT_FORMAT,
-    value("jobs", ["--jobs"], "archives read at once (default: 4, fewer on small machines)", {
-      parse: integer("number of jobs", 1, 64),
-    }),
+    value(
+      "jobs",
+      ["--jobs"],
+      "archives read at once, and threads for one of bzip2 (default: 4, fewer on small machines)",
+      {
+        parse: integer("number of jobs", 1, 64),
+      },
+    ),
     choice(
       "missingWal",
       ["--missing-wal"],

@@ -34,10 +34,15 @@ export const command = defineCommand(
         "where a tablespace goes instead of its original location: NAME:LOCATION (repeatable)",
         { parse: tablespaceRule, metavar: "NAME:LOCATION" },
       ),
-      value("jobs", ["--jobs"], "archives restored at once (default: 4, fewer on small machines)", {
-        parse: integer("number of jobs", 1, 64),
-        ours: true,
-      }),
+      value(
+        "jobs",
+        ["--jobs"],
+        "archives restored at once, and threads for one of bzip2 (default: 4, fewer on small machines)",
+        {
+          parse: integer("number of jobs", 1, 64),
+          ours: true,
+        },
+      ),
       value(
         "targetTli",
         ["--target-tli"],

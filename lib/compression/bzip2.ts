@@ -1,11 +1,14 @@
-import { abortable, ByteReader, concat, createPace, CUT_OFF, type Pace } from "./byte_reader.ts";
-import { BitReader, BlockError, decodeBzip2Block, type DecodedBlock } from "./bzip2_decoder.ts";
+import { crc32 } from "node:zlib";
+import { abortable, ByteReader, concat, createPace, CUT_OFF } from "./byte_reader.ts";
 import { type Bits, BitWriter } from "./bzip2_encoder.ts";
+import { findMarks, LARGEST_BLOCK, type Mark, MARK_BITS } from "./bzip2_marks.ts";
 import { CorruptDataError } from "./corrupt_data_error.ts";
 import { inPieces } from "./in_pieces.ts";
 import type { CodecOptions, DecompressOptions } from "./table.ts";
 
 const BLOCK_UNIT = 100_000;
+/** Bytes of a stream's header: `BZh` and a digit. */
+const HEADER = 4;
 const OUTPUT = 128 * 1024;
 /** What a block costs beside its bytes, in bytes. */
 const BLOCK_COST = 4096;
@@ -40,34 +43,123 @@ export async function* compressBzip2(
   yield concat([joiner.join(end.finish()), joiner.rest()]);
 }
 
-/** Reads bzip2 streams until the end of the data. */
+/**
+ * Reads bzip2 streams until the end of the data. Where blocks begin is found before they are decoded, so that several can
+ * be decoded at the same time.
+ */
 export async function* decompressBzip2(
   source: AsyncIterable<Uint8Array>,
-  options: DecompressOptions = {},
+  { threads = 0, reuse = false, signal }: DecompressOptions = {},
 ): AsyncGenerator<Uint8Array, void, void> {
-  const reader = new ByteReader("bzip2", source, options.signal);
-  const pace = createPace(options.signal);
-  // Of the largest block so far.
-  let links = new Uint32Array(0);
-  try {
-    let stream = 0;
-    do {
-      const magic = await reader.peek(4);
-      const level = (magic[3] ?? 0) - 0x30;
-      if ([0x42, 0x5a, 0x68].some((byte, i) => i < magic.length && magic[i] !== byte)) {
-        throw corrupt(
-          stream === 0 ? "it does not begin with a bzip2 header" : "garbage follows its end",
-        );
+  const reader = new ByteReader("bzip2", source, signal);
+  const memory = reuse ? new Uint8Array(OUTPUT) : undefined;
+  const pace = createPace(signal);
+  const streams = new Streams();
+  // Found and not come to.
+  const marks: Mark[] = [];
+  let length = 0;
+  const pieces = async function* (take: (size: number) => Uint8Array) {
+    const found = findMarks(reader, HEADER);
+    for (;;) {
+      const { done, value } = await found.next();
+      if (done === true) {
+        length = value;
+        return;
       }
-      if (magic.length < 4) throw corrupt(CUT_OFF);
-      if (level < 1 || level > 9) throw corrupt("its block size is not known");
-      reader.consume(4);
-      if (links.length < level * BLOCK_UNIT) links = new Uint32Array(level * BLOCK_UNIT);
-      yield* decompressBlocks(reader, links.subarray(0, level * BLOCK_UNIT), pace);
-      stream++;
-    } while (!await reader.atEnd());
+      const { bytes, ...mark } = value;
+      if (mark.isEnd) {
+        marks.push({ ...mark, bytes: bytes.slice() });
+        continue;
+      }
+      const input = take(LARGEST_BLOCK).subarray(0, bytes.length);
+      input.set(bytes);
+      marks.push({ ...mark, bytes: input });
+      yield { codec: "bzip2-block" as const, offset: mark.position & 7, input };
+    }
+  };
+  /** The next mark of a block, or undefined behind the last one. */
+  const nextBlock = () => {
+    for (let mark = marks.shift(); mark !== undefined; mark = marks.shift()) {
+      if (!mark.isEnd) return mark;
+      if (streams.comesTo(mark)) streams.end(mark);
+    }
+    return undefined;
+  };
+  try {
+    streams.begin(await reader.peek(HEADER));
+    reader.consume(HEADER);
+    const options = { workers: Math.min(threads, MOST_WORKERS), signal };
+    for await (const { bytes, bits, problem } of inPieces(pieces, options)) {
+      const mark = nextBlock();
+      if (mark === undefined || !streams.comesTo(mark)) continue;
+      if (problem !== undefined) throw corrupt(problem);
+      streams.block(mark, bytes.length, bits);
+      yield* expand(bytes, mark.crc, memory);
+      await pace.done(bytes.length + BLOCK_COST);
+    }
+    nextBlock();
+    streams.finish(length);
   } finally {
     await reader.close();
+  }
+}
+
+/** The order that blocks and streams have to come in. */
+class Streams {
+  /** Bits of the source before what has to come next. */
+  #next = 8 * HEADER;
+  #count = 0;
+  #mostInBlock = 0;
+  #combined = 0;
+  #ended = false;
+
+  /** @param header of a stream, or what is there instead */
+  begin(header: Uint8Array): void {
+    const level = (header[3] ?? 0) - 0x30;
+    if ([0x42, 0x5a, 0x68].some((byte, i) => i < header.length && header[i] !== byte)) {
+      throw corrupt(
+        this.#count === 0 ? "it does not begin with a bzip2 header" : "garbage follows its end",
+      );
+    }
+    if (header.length < HEADER) throw corrupt(CUT_OFF);
+    if (level < 1 || level > 9) throw corrupt("its block size is not known");
+    this.#count++;
+    this.#mostInBlock = level * BLOCK_UNIT;
+    this.#combined = 0;
+  }
+
+  /** Whether it is a mark: inside a block there may be what looks like one. */
+  comesTo(mark: Mark): boolean {
+    if (mark.position > this.#next) throw corrupt("a block does not begin as it should");
+    return mark.position === this.#next;
+  }
+
+  /** @param end behind so many bits, from the byte on that the mark begins in */
+  block({ position, crc }: Mark, count: number, end: number): void {
+    if (count > this.#mostInBlock) throw corrupt("a block is too long");
+    this.#combined = ((this.#combined << 1) | (this.#combined >>> 31)) ^ (crc ?? 0);
+    this.#next = position - (position & 7) + end;
+  }
+
+  end({ position, crc, bytes }: Mark): void {
+    if (crc === undefined) throw corrupt(CUT_OFF);
+    if (crc !== this.#combined) throw corrupt("its CRC does not match");
+    const behind = ((position & 7) + MARK_BITS + 7) >>> 3;
+    const header = bytes.subarray(behind, behind + HEADER);
+    if (header.length === 0) {
+      this.#ended = true;
+      return;
+    }
+    this.begin(header);
+    this.#next = position - (position & 7) + 8 * (behind + HEADER);
+  }
+
+  /** @param length of all, in bits */
+  finish(length: number): void {
+    if (this.#ended) return;
+    throw corrupt(
+      length - this.#next < MARK_BITS ? CUT_OFF : "a block does not begin as it should",
+    );
   }
 }
 
@@ -80,10 +172,9 @@ async function* inRunLengthBlocks(
   take: (size: number) => Uint8Array,
 ): AsyncGenerator<{ block: Uint8Array; crc: number }, void, void> {
   const size = options.level * BLOCK_UNIT - 19;
-  const table = crcTable();
   let block = take(size + 5);
   let filled = 0;
-  let crc = -1;
+  let sum = new BlockSum();
   let previous = -1;
   let run = 0;
   const iterator = source[Symbol.asyncIterator]();
@@ -93,6 +184,8 @@ async function* inRunLengthBlocks(
       const next = await abortable(iterator.next(), options.signal);
       if (next.done) break;
       const chunk = next.value;
+      // Up to there the bytes are in the sum.
+      let summed = 0;
       for (let i = 0; i < chunk.length; i++) {
         const byte = chunk[i] as number;
         if (byte === previous && run < 259) {
@@ -102,17 +195,19 @@ async function* inRunLengthBlocks(
           if (run >= 4) block[filled++] = run - 4;
           // Blocks end between two runs only.
           if (filled >= size - 4) {
-            yield { block: block.subarray(0, filled), crc: ~crc };
+            sum.update(chunk.subarray(summed, i));
+            summed = i;
+            yield { block: block.subarray(0, filled), crc: sum.value };
             block = take(size + 5);
             filled = 0;
-            crc = -1;
+            sum = new BlockSum();
           }
           block[filled++] = byte;
           previous = byte;
           run = 1;
         }
-        crc = (crc << 8) ^ (table[(crc >>> 24) ^ byte] as number);
       }
+      sum.update(chunk.subarray(summed));
     }
     finished = true;
   } finally {
@@ -123,7 +218,7 @@ async function* inRunLengthBlocks(
     }
   }
   if (run >= 4) block[filled++] = run - 4;
-  if (filled > 0) yield { block: block.subarray(0, filled), crc: ~crc };
+  if (filled > 0) yield { block: block.subarray(0, filled), crc: sum.value };
 }
 
 /** Joins runs of bits; whole bytes come out, the rest waits. */
@@ -154,95 +249,80 @@ class BitJoiner {
   }
 }
 
-async function* decompressBlocks(
-  reader: ByteReader,
-  links: Uint32Array,
-  pace: Pace,
-): AsyncGenerator<Uint8Array, void, void> {
-  const most = links.length;
-  // A block's end is known only when it has been read: have as many bytes as it can take.
-  const largest = Math.ceil(most * 20 / 8) + 32 * 1024;
-  let offset = 0;
-  let combined = 0;
-  for (;;) {
-    const bits = new BitReader(await reader.peek(largest), offset);
-    const magic = bits.take(24) * 2 ** 24 + bits.take(24);
-    const crc = (bits.take(16) << 16) | bits.take(16);
-    if (bits.exhausted) throw corrupt(CUT_OFF);
-    if (magic === 0x177245385090) {
-      if (crc !== combined) throw corrupt("its CRC does not match");
-      reader.consume((bits.position + 7) >>> 3);
-      return;
-    }
-    if (magic !== 0x314159265359) throw corrupt("a block does not begin as it should");
-    const block = decoded(bits, links);
-    reader.consume(bits.position >>> 3);
-    offset = bits.position & 7;
-    combined = ((combined << 1) | (combined >>> 31)) ^ crc;
-    yield* expand(block, crc);
-    await pace.done(block.count + BLOCK_COST);
-  }
-}
-
-function decoded(bits: BitReader, links: Uint32Array): DecodedBlock {
-  try {
-    return decodeBzip2Block(bits, links);
-  } catch (error) {
-    if (error instanceof BlockError) throw corrupt(error.message);
-    throw error;
-  }
-}
-
-/** Walks through a block, undoing the first run-length coding. */
-function* expand(block: DecodedBlock, expected: number): Generator<Uint8Array, void, void> {
-  const { links, count } = block;
-  const table = crcTable();
-  let at = block.start;
-  let crc = -1;
+/**
+ * Undoes the first run-length coding of a block's bytes.
+ * @param memory for all that it gives; new memory for each when undefined
+ */
+function* expand(
+  bytes: Uint8Array,
+  expected: number | undefined,
+  memory: Uint8Array | undefined,
+): Generator<Uint8Array, void, void> {
+  const sum = new BlockSum();
   let previous = -1;
   let same = 0;
-  let out = new Uint8Array(OUTPUT);
+  let out = memory ?? new Uint8Array(OUTPUT);
   let filled = 0;
-  for (let i = 0; i < count; i++) {
-    const entry = links[at] as number;
-    const byte = entry & 255;
-    at = entry >>> 8;
-    if (same === 4) {
-      for (let left = byte; left > 0; left--) {
-        crc = (crc << 8) ^ (table[(crc >>> 24) ^ previous] as number);
-        out[filled++] = previous;
-      }
-      same = 0;
-      previous = -1;
-    } else {
-      same = byte === previous ? same + 1 : 1;
+  for (let i = 0; i < bytes.length;) {
+    const byte = bytes[i++] as number;
+    out[filled++] = byte;
+    if (byte !== previous) {
       previous = byte;
-      crc = (crc << 8) ^ (table[(crc >>> 24) ^ byte] as number);
-      out[filled++] = byte;
+      same = 1;
+    } else if (++same === 4) {
+      const more = bytes[i++] ?? 0;
+      out.fill(byte, filled, filled + more);
+      filled += more;
+      previous = -1;
     }
     if (filled > OUTPUT - 256) {
-      yield out.subarray(0, filled);
-      out = new Uint8Array(OUTPUT);
+      const full = out.subarray(0, filled);
+      sum.update(full);
+      yield full;
+      out = memory ?? new Uint8Array(OUTPUT);
       filled = 0;
     }
   }
-  if (filled > 0) yield out.subarray(0, filled);
-  if (~crc !== expected) throw corrupt("a block's CRC does not match");
+  const rest = out.subarray(0, filled);
+  sum.update(rest);
+  if (filled > 0) yield rest;
+  if (sum.value !== expected) throw corrupt("a block's CRC does not match");
 }
 
-let crcs: Int32Array | undefined;
+/**
+ * bzip2's CRC-32 has the most significant bit first: that of zlib, which the processor helps with, of bytes whose bits are
+ * reversed, is the same reversed.
+ */
+class BlockSum {
+  #crc = 0;
 
-/** CRC-32 with the most significant bit first, as only bzip2 has it. */
-function crcTable(): Int32Array {
-  if (crcs !== undefined) return crcs;
-  crcs = new Int32Array(256);
-  for (let n = 0; n < 256; n++) {
-    let crc = n << 24;
-    for (let bit = 0; bit < 8; bit++) crc = crc < 0 ? (crc << 1) ^ 0x04c11db7 : crc << 1;
-    crcs[n] = crc;
+  update(bytes: Uint8Array): void {
+    for (let from = 0; from < bytes.length; from += SCRATCH.length) {
+      const part = bytes.subarray(from, from + SCRATCH.length);
+      for (let i = 0; i < part.length; i++) SCRATCH[i] = REVERSED[part[i] as number] as number;
+      this.#crc = crc32(SCRATCH.subarray(0, part.length), this.#crc);
+    }
   }
-  return crcs;
+
+  /** Signed. */
+  get value(): number {
+    let value = 0;
+    for (let shift = 0; shift < 32; shift += 8) {
+      value = (value << 8) | (REVERSED[(this.#crc >>> shift) & 255] as number);
+    }
+    return value;
+  }
 }
+
+/** For one update at a time. */
+const SCRATCH = new Uint8Array(32 * 1024);
+
+/** Bytes with their bits in reverse. */
+const REVERSED = Uint8Array.from({ length: 256 }, (_, byte) => {
+  let reversed = 0;
+  for (let bit = 0; bit < 8; bit++) reversed |= ((byte >>> bit) & 1) << (7 - bit);
+  return reversed;
+});
 
 function corrupt(reason: string): CorruptDataError {
   return new CorruptDataError("bzip2", reason);

@@ -27,20 +27,22 @@ export class BitReader {
   }
 }
 
-/** A decoded block: its bytes are the low 8 bits of `links`, chained by the high 24. */
-export interface DecodedBlock {
-  links: Uint32Array;
-  count: number;
-  start: number;
+/** The most bytes that a block has, at level 9. */
+export const MOST_IN_BLOCK = 900_000;
+
+/** Memory for decoding, which the next block overwrites. */
+export class BlockMemory {
+  /** While a block is decoded, its bytes are the low 8 bits, chained by the high 24. */
+  readonly links = new Uint32Array(MOST_IN_BLOCK);
+  readonly content = new Uint8Array(MOST_IN_BLOCK);
 }
 
 /**
- * Reads one block, from behind its magic number and CRC. @throws BlockError if it is damaged
- *
- * @param links memory for as many bytes as a block of this stream has at most: 100,000 times its level; it is part of
- * the result, so the next block may use it only when this one is done with
+ * Reads one block, from behind its magic number and CRC.
+ * @returns its bytes, run-length coded, in that memory
+ * @throws BlockError if it is damaged
  */
-export function decodeBzip2Block(bits: BitReader, links: Uint32Array): DecodedBlock {
+export function decodeBzip2Block(bits: BitReader, { links, content }: BlockMemory): Uint8Array {
   if (bits.take(1) !== 0) throw new BlockError("a block is randomised, which is not supported");
   const origin = bits.take(24);
   const order = readUsed(bits);
@@ -55,8 +57,12 @@ export function decodeBzip2Block(bits: BitReader, links: Uint32Array): DecodedBl
 
   const count = readBytes(bits, { links, order, selectors, codes, alphabet, groups });
   if (origin >= count) throw new BlockError("a block's origin is damaged");
-  const start = link(links, count, origin);
-  return { links, count, start };
+  for (let i = 0, at = link(links, count, origin); i < count; i++) {
+    const entry = links[at] as number;
+    content[i] = entry;
+    at = entry >>> 8;
+  }
+  return content.subarray(0, count);
 }
 
 interface Code {
@@ -226,7 +232,7 @@ function link(links: Uint32Array, count: number, origin: number): number {
 }
 
 /** The 25 bits at a position of the bytes. */
-function peek25(bytes: Uint8Array, position: number): number {
+export function peek25(bytes: Uint8Array, position: number): number {
   const at = position >>> 3;
   if (at + 4 <= bytes.length) {
     const word = ((bytes[at] as number) << 24) | ((bytes[at + 1] as number) << 16) |

@@ -1,9 +1,9 @@
-/** Compressing pieces, several at a time in worker threads, with the results in order. */
-import { Worker, type WorkerOptions } from "node:worker_threads";
-import type { Bits } from "./bzip2_encoder.ts";
+/** Working on pieces, several at a time in worker threads, with the results in order. */
+import { Worker } from "node:worker_threads";
 import { abortable, breathe } from "./byte_reader.ts";
-import { createPieceCompressor, type Piece } from "./pieces.ts";
+import { createPieceCodec, type Piece, type PieceResult } from "./pieces.ts";
 import type { PieceAnswer, PieceRequest } from "./piece_worker.ts";
+import { FRUGAL, workerFile } from "./worker_files.ts";
 
 /** Pieces that a worker has: it takes the next while this thread is still about something else. */
 const AT_A_WORKER = 2;
@@ -15,27 +15,27 @@ export interface PieceOptions {
 }
 
 /**
- * Compress pieces in order; what comes is overwritten once the next is asked for. With workers, the second piece
- * starts them: one alone is compressed here.
+ * Work on pieces in order; what comes is overwritten once the next is asked for. With workers, the second piece
+ * starts them: one alone is worked on here.
  * @param pieces makes the pieces, whose `input` has to begin the memory that `take` gave for it
  */
 export async function* inPieces(
   pieces: (take: (size: number) => Uint8Array) => AsyncIterable<Piece>,
   { workers, signal }: PieceOptions,
-): AsyncGenerator<Bits, void, void> {
+): AsyncGenerator<PieceResult, void, void> {
   if (workers === 0) return yield* inThisThread(pieces, signal);
   const pool = createPool(workers);
-  const underWay: Promise<PackedSlot>[] = [];
-  const next = async (): Promise<PackedSlot> => {
+  const underWay: Promise<Finished>[] = [];
+  const next = async (): Promise<Finished> => {
     const first = underWay.shift();
     if (first === undefined) throw new RangeError("The queue of pieces is empty");
     return await abortable(first, signal);
   };
   const send = (piece: Piece) => {
-    const packing = pool.compress(piece);
+    const finished = pool.send(piece);
     // Its failure is seen when its turn comes.
-    packing.catch(() => undefined);
-    underWay.push(packing);
+    finished.catch(() => undefined);
+    underWay.push(finished);
   };
   let first: Piece | undefined;
   let count = 0;
@@ -50,15 +50,15 @@ export async function* inPieces(
       send(piece);
       // One more than the workers take, so that none waits for the source.
       while (underWay.length > AT_A_WORKER * workers) {
-        const { packed, slot } = await next();
-        yield packed;
+        const { result, slot } = await next();
+        yield result;
         pool.give(slot);
       }
     }
-    if (first !== undefined) yield createPieceCompressor()(first);
+    if (first !== undefined) yield createPieceCodec()(first);
     while (underWay.length > 0) {
-      const { packed, slot } = await next();
-      yield packed;
+      const { result, slot } = await next();
+      yield result;
       pool.give(slot);
     }
   } finally {
@@ -69,11 +69,11 @@ export async function* inPieces(
 async function* inThisThread(
   pieces: (take: (size: number) => Uint8Array) => AsyncIterable<Piece>,
   signal: AbortSignal | undefined,
-): AsyncGenerator<Bits, void, void> {
-  const compressPiece = createPieceCompressor();
+): AsyncGenerator<PieceResult, void, void> {
+  const workOn = createPieceCodec();
   let memory: Uint8Array | undefined;
   for await (const piece of pieces((size) => memory ??= new Uint8Array(size))) {
-    yield compressPiece(piece);
+    yield workOn(piece);
     // Blocks of bzip2 take a good part of a second.
     if (piece.codec === "bzip2") await breathe(signal);
   }
@@ -88,15 +88,15 @@ interface Slot {
   readonly output: SharedArrayBuffer;
 }
 
-interface PackedSlot {
-  readonly packed: Bits;
+interface Finished {
+  readonly result: PieceResult;
   readonly slot: Slot;
 }
 
 interface Job {
   readonly piece: Piece;
   readonly slot: Slot;
-  readonly resolve: (packed: PackedSlot) => void;
+  readonly resolve: (finished: Finished) => void;
   readonly reject: (error: Error) => void;
 }
 
@@ -108,7 +108,7 @@ interface PoolWorker {
 
 interface Pool {
   take(size: number): Uint8Array;
-  compress(piece: Piece): Promise<PackedSlot>;
+  send(piece: Piece): Promise<Finished>;
   /** The slot can be used again. */
   give(slot: Slot): void;
   close(): Promise<void>;
@@ -124,19 +124,22 @@ function createPool(limit: number): Pool {
 
   const fail = (cause: unknown) => {
     const reason = cause instanceof Error ? cause.message : String(cause);
-    failure ??= new Error(`Cannot compress: a worker thread ended: ${reason}`, { cause });
+    failure ??= new Error(`A worker thread ended: ${reason}`, { cause });
     for (const { jobs } of crew) for (const job of jobs.splice(0)) job.reject(failure);
     for (const job of waiting.splice(0)) job.reject(failure);
   };
   const start = (): PoolWorker => {
-    const started: PoolWorker = { thread: new Worker(WORKER, FRUGAL), jobs: [] };
+    const started: PoolWorker = {
+      thread: new Worker(workerFile("piece_worker"), FRUGAL),
+      jobs: [],
+    };
     crew.push(started);
-    started.thread.on("message", ({ length, bits, unfitting }: PieceAnswer) => {
+    started.thread.on("message", ({ length, bits, problem, unfitting }: PieceAnswer) => {
       const job = started.jobs.shift();
       work();
       if (job === undefined) return;
       const bytes = new Uint8Array(unfitting ?? job.slot.output, 0, length);
-      job.resolve({ packed: { bytes, bits }, slot: job.slot });
+      job.resolve({ result: { bytes, bits, problem }, slot: job.slot });
     });
     started.thread.on("error", fail);
     return started;
@@ -165,7 +168,7 @@ function createPool(limit: number): Pool {
       slots.set(slot.input, slot);
       return new Uint8Array(slot.input);
     },
-    compress: (piece) =>
+    send: (piece) =>
       new Promise((resolve, reject) => {
         const slot = slots.get(piece.input.buffer);
         if (slot === undefined) throw new RangeError("A piece must be in memory of the pool");
@@ -179,12 +182,3 @@ function createPool(limit: number): Pool {
     },
   };
 }
-
-/** Bun's heap then grows less before it looks for garbage; other runtimes don't know the option. */
-const FRUGAL: WorkerOptions & { readonly smol: boolean } = { smol: true };
-
-/** The bundle (scripts/compile.ts) has the worker as an entry of its own, beside the file that this is in. */
-const WORKER = new URL(
-  import.meta.url.endsWith(".ts") ? "./piece_worker.ts" : "./piece_worker.js",
-  import.meta.url,
-);

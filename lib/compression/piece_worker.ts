@@ -1,6 +1,6 @@
-/** Runs in a worker thread: compresses the pieces that it is sent, one after the other. */
+/** Runs in a worker thread: works on the pieces that it is sent, one after the other. */
 import { parentPort } from "node:worker_threads";
-import { createPieceCompressor, type Piece } from "./pieces.ts";
+import { createPieceCodec, type Piece } from "./pieces.ts";
 
 export interface PieceRequest {
   readonly piece: Omit<Piece, "input">;
@@ -14,16 +14,17 @@ export interface PieceRequest {
 export interface PieceAnswer {
   readonly length: number;
   readonly bits: number;
+  readonly problem?: string | undefined;
   /** The result, when there was no room for it. */
   readonly unfitting?: ArrayBuffer;
 }
 
-const compressPiece = createPieceCompressor();
+const workOn = createPieceCodec();
 
 parentPort?.on("message", ({ piece, input, length, output }: PieceRequest) => {
   const view = new Uint8Array(input, 0, length);
-  const { bytes, bits } = compressPiece({ ...piece, input: view } as Piece);
-  const answer = { length: bytes.length, bits };
+  const { bytes, bits, problem } = workOn({ ...piece, input: view } as Piece);
+  const answer = { length: bytes.length, bits, problem };
   if (bytes.length <= output.byteLength) {
     new Uint8Array(output).set(bytes);
     parentPort?.postMessage(answer);

@@ -52,6 +52,11 @@ export interface CompressOptions {
 export interface DecompressOptions {
   /** Chunks of the result may be overwritten once the next is asked for, which saves memory. */
   reuse?: boolean | undefined;
+  /**
+   * Worker threads for the formats that are decompressed here and not by the runtime, each of which costs some 20 MiB:
+   * bzip2 uses all of them, xz, snappy and LZ4 one, and overwrite their chunks then. Default: 0, all in this thread.
+   */
+  threads?: number | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -189,6 +194,9 @@ export async function* decompressStream(
   options: DecompressOptions = {},
 ): AsyncGenerator<Uint8Array, void, void> {
   options.signal?.throwIfAborted();
+  if ((options.threads ?? 0) > 0 && (name === "xz" || name === "snappy" || name === "lz4")) {
+    return yield* (await import("./in_worker.ts")).decompressInWorker(name, source, options);
+  }
   switch (name) {
     case "gzip":
       return yield* (await import("./gzip.ts")).decompressGzip(source, options);

@@ -1,5 +1,4 @@
 /** Restores a base backup from its archives: plan, check, unpack several archives at once, complete, flush. */
-import { availableParallelism } from "node:os";
 import { crc32 } from "node:zlib";
 import { backupArchives } from "../backup/archives.ts";
 import type { BackupInfo } from "../backup/backup_info.ts";
@@ -15,6 +14,7 @@ import { TarError } from "../tar/reader.ts";
 import { isStoreError, type ObjectStore } from "../../providers/object_store.ts";
 import { completePgdata, directoryFactsLike } from "./complete.ts";
 import { checkDestinations, makeDestinations, resolveDirectory } from "./destination.ts";
+import { defaultRestoreJobs, threadsFor } from "./jobs.ts";
 import { systemOwners } from "./owners.ts";
 import {
   describePlan,
@@ -81,11 +81,6 @@ export async function restoreBackup(job: RestoreJob): Promise<RestorePlan> {
   return plan;
 }
 
-/** Up to 4, fewer on small machines: each archive costs up to a core when it is compressed. */
-export function defaultRestoreJobs(): number {
-  return Math.min(4, Math.max(2, availableParallelism()));
-}
-
 /** Where each archive goes, from what the store holds. Writes nothing. */
 export async function planRestore(
   job: Pick<
@@ -139,9 +134,10 @@ async function carryOut(plan: RestorePlan, job: RestoreJob): Promise<void> {
   );
   // Large ones first, so that the last minutes do not belong to one of them alone.
   archives.sort((a, b) => b.archive.object.size - a.archive.object.size);
+  const jobs = job.jobs ?? defaultRestoreJobs();
   await mapInParallel(
     archives,
-    job.jobs ?? defaultRestoreJobs(),
+    jobs,
     async ({ root, unpacker, archive, rank }) => {
       const { object, compression } = archive;
       try {
@@ -154,9 +150,11 @@ async function carryOut(plan: RestorePlan, job: RestoreJob): Promise<void> {
           read.size += chunk.length;
           if (recorded !== undefined) read.crc32 = crc32(chunk, read.crc32);
         });
-        const tar = compression === null
-          ? counted
-          : decompressStream(compression, counted, { reuse: true, signal });
+        const tar = compression === null ? counted : decompressStream(compression, counted, {
+          reuse: true,
+          threads: threadsFor(compression, jobs, archives.length),
+          signal,
+        });
         await unpacker.unpack(tar, { rank, signal });
         // An archive that is not compressed has no checksum of its own.
         const mismatch = recorded === undefined ? null : archiveMismatch(recorded, read);

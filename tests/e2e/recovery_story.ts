@@ -108,7 +108,8 @@ export async function recoveryStory(store: TestStore, story: Story): Promise<voi
 
   // To the end of the newest timeline.
   const latest = host.newPath("latest");
-  const aside = ["--tablespace", `one:${host.newPath("one")}`, "--tablespace"];
+  // With more than two jobs, codecs of ours have threads of their own.
+  const aside = ["--jobs", "3", "--tablespace", `one:${host.newPath("one")}`, "--tablespace"];
   await host.ok("restore", [...aside, `two words:${host.newPath("two")}`], ["last", latest]);
   const newest = await host.startRestored(latest, { major, settings: { archive_mode: "off" } });
   await newest.waitUntilReady({ promoted: true });
@@ -150,7 +151,7 @@ async function backUp(
   const { backup_id: id, status } = JSON.parse(show)["cloud"];
   assert.equal(status, "DONE");
   // Taken under write load: pages that were caught in a write are no damage.
-  await host.ok("backup-verify", [], [name]);
+  await host.ok("backup-verify", ["--jobs", "3"], [name]);
   const paths = await host.store.paths();
   assert.ok(paths.includes(`${host.serverName}/base/${id}/data.${extension}`), paths.join(" "));
 }

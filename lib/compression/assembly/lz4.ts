@@ -1,5 +1,5 @@
 /** LZ4's block format, by lz4.org's lz4_Block_format.md. */
-import { copyForward, copyMatch, endOfMatch } from "./matches";
+import { copy16, copyForward, copyMatch, endOfMatch } from "./matches";
 
 const MIN_MATCH: u32 = 4;
 const BLOCK: u32 = 65536;
@@ -199,9 +199,12 @@ export function decompressLz4(
         more = load<u8>(i++);
         literals += more;
       }
+      if (literals > <usize>(end - i) || literals > <usize>(stop - o)) return -1;
+      copyForward(o, i, literals);
+    } else {
+      if (literals > <usize>(end - i) || literals > <usize>(stop - o)) return -1;
+      copy16(o, i);
     }
-    if (literals > <usize>(end - i) || literals > <usize>(stop - o)) return -1;
-    copyForward(o, i, literals);
     i += literals;
     o += literals;
     if (i == end) return <i32>(o - out);
@@ -219,7 +222,12 @@ export function decompressLz4(
       }
     }
     if (distance == 0 || distance > o - out || size > <usize>(stop - o)) return -1;
-    copyMatch(o, distance, size);
+    if (size < 15 + MIN_MATCH && distance >= 8) {
+      copy16(o, o - distance);
+      store<u16>(o + 16, load<u16>(o + 16 - distance));
+    } else {
+      copyMatch(o, distance, size);
+    }
     o += size;
   }
   return -1;

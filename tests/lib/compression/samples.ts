@@ -87,6 +87,19 @@ export function decompress(
   return collect(decompressStream(name, inChunks(data, chunkSize)));
 }
 
+/** As `decompress`, with worker threads, whose memory is used again. */
+export async function decompressInThreads(
+  name: CompressionName,
+  data: Uint8Array,
+  threads: number,
+): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of decompressStream(name, inChunks(data), { threads, reuse: true })) {
+    chunks.push(chunk.slice());
+  }
+  return join(...chunks);
+}
+
 export function same(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }

@@ -1,0 +1,18 @@
+/** How much of a restore, or of reading archives through, is done at the same time. */
+import { availableParallelism } from "node:os";
+import type { CompressionName } from "../compression/table.ts";
+
+/** Up to 4, fewer on small machines: each archive costs up to a core when it is compressed. */
+export function defaultRestoreJobs(): number {
+  return Math.min(4, Math.max(2, availableParallelism()));
+}
+
+/**
+ * Worker threads to decompress an archive with, when so many archives share so many jobs. bzip2 is slow enough for all
+ * there are. LZ4 and snappy are as fast as what else there is to do: with two jobs, which are two cores, a thread of their
+ * own costs more than it brings.
+ */
+export function threadsFor(compression: CompressionName, jobs: number, archives: number): number {
+  if (compression === "bzip2") return Math.max(1, Math.floor(jobs / archives));
+  return jobs > 2 ? 1 : 0;
+}
