@@ -3,6 +3,7 @@ import { endOfArchive, memberHeader } from "../tar/writer.ts";
 import { paddingOf } from "../tar/format.ts";
 import { type ContentInspection, PIECE_ALIGNMENT } from "./inspection.ts";
 import type { OpenMember } from "./members.ts";
+import type { OpenedFile } from "./opened_file.ts";
 import { displayPath } from "./raw_names.ts";
 import { unreadable } from "./walk.ts";
 
@@ -21,19 +22,48 @@ export interface TarStreamOptions {
 /** Bytes of a chunk: large reads, few steps. */
 const CHUNK_SIZE = 512 * 1024;
 
+/** A read under way into a chunk. */
+interface Reading {
+  readonly chunk: Uint8Array;
+  readonly start: number;
+  readonly wanted: number;
+  readonly count: Promise<number>;
+}
+
 /**
  * Chunks of an archive that holds `first` and what `next` gives, until `isFull` or the last. A member is asked
  * for only when the one before was read to its end. Contents have exactly the size that their header says: a file
- * that got shorter is filled up with zeros (WAL replay writes those pages again), one that grew is cut.
+ * that got shorter is filled up with zeros (WAL replay writes those pages again), one that grew is cut. The next piece
+ * of a file is read while one is looked at and stored. A chunk is overwritten once the next is asked for.
  */
 export async function* tarStream(
   first: OpenMember | undefined,
   next: () => Promise<OpenMember | undefined>,
   options: TarStreamOptions,
 ): AsyncGenerator<Uint8Array> {
-  const chunk = new Uint8Array(CHUNK_SIZE);
+  let chunk = new Uint8Array(CHUNK_SIZE);
+  let spare = new Uint8Array(CHUNK_SIZE);
   let used = 0;
   let total = 0;
+  let ahead: Reading | undefined;
+
+  /** The chunk so far, to be yielded. */
+  const take = (): Uint8Array => {
+    const full = chunk.subarray(0, used);
+    [chunk, spare] = [spare, chunk];
+    used = 0;
+    return full;
+  };
+  /** Begin to read the next piece of a file: behind what the chunk has, or in the other one when there is no room. */
+  const read = (file: OpenedFile, rest: number): Reading => {
+    const room = pieceSize(rest, CHUNK_SIZE - used);
+    const [into, start] = room > 0 ? [chunk, used] : [spare, 0];
+    const wanted = room > 0 ? room : pieceSize(rest, CHUNK_SIZE);
+    const count = file.read(into, start, wanted, null);
+    // A failure is seen when its turn comes.
+    count.catch(() => undefined);
+    return { chunk: into, start, wanted, count };
+  };
 
   /** Bytes into the chunk; without bytes, zeros. Not delegated to by `yield*`, which would wait for each. */
   function* put(length: number, bytes?: Uint8Array): Generator<Uint8Array> {
@@ -44,9 +74,7 @@ export async function* tarStream(
       else chunk.set(bytes.subarray(done, done + count), used);
       used += count;
       done += count;
-      if (used < CHUNK_SIZE) continue;
-      used = 0;
-      yield chunk;
+      if (used === CHUNK_SIZE) yield take();
     }
   }
 
@@ -67,25 +95,21 @@ export async function* tarStream(
         let rest = member.size;
         while (rest > 0) {
           options.signal.throwIfAborted();
-          const wanted = pieceSize(rest, CHUNK_SIZE - used);
-          if (wanted === 0) {
-            yield chunk.subarray(0, used);
-            used = 0;
-            continue;
-          }
-          const count = await content.file.read(chunk, used, wanted, null)
+          const reading = ahead ?? read(content.file, rest);
+          ahead = undefined;
+          if (reading.chunk !== chunk) yield take();
+          const count = await reading.count
             .catch((error) => Promise.reject(unreadable(content.path, error)));
           const piece = chunk.subarray(used, used + count);
-          const looking = inspection?.piece(piece, member.size - rest);
-          if (looking !== undefined) await looking;
+          const position = member.size - rest;
           used += count;
           total += count;
           rest -= count;
-          if (used === CHUNK_SIZE) {
-            used = 0;
-            yield chunk;
-          }
-          if (count < wanted) {
+          if (rest > 0 && count === reading.wanted) ahead = read(content.file, rest);
+          const looking = inspection?.piece(piece, position);
+          if (looking !== undefined) await looking;
+          if (used === CHUNK_SIZE) yield take();
+          if (count < reading.wanted) {
             options.onShrunk(
               `${displayPath(content.path)} got ${rest} bytes shorter while it was read`,
             );
@@ -105,12 +129,13 @@ export async function* tarStream(
       open = await next();
     }
   } finally {
-    // Left in the middle of a file.
+    // Left in the middle of a file, which has to stay open while it is being read.
+    await ahead?.count.catch(() => undefined);
     if (open?.content.kind === "opened") open.content.file.close();
   }
   const end = endOfArchive(total);
   for (const full of put(end.length, end)) yield full;
-  if (used > 0) yield chunk.subarray(0, used);
+  if (used > 0) yield take();
 }
 
 /** How much to read at once, so that the next piece begins at a page of its file; 0 when there is no room for that. */
