@@ -8,6 +8,8 @@ import { connectionOf } from "./tools.ts";
 
 /** Before what is counted, so that the archive and the catalogue are not empty. */
 const BACKUPS = 3;
+/** In an archive's first seconds archivers look for others that begin it, too; see lib/wal/identity.ts. Milliseconds. */
+const SETTLING_MS = 6000;
 
 export async function requests(context: BenchContext): Promise<string> {
   const { executable, peers, data } = context;
@@ -32,6 +34,7 @@ export async function requests(context: BenchContext): Promise<string> {
     };
     await count("check-wal-archive", []);
     await run("wal-archive", ["--gzip"], first);
+    await new Promise((resolve) => setTimeout(resolve, SETTLING_MS));
     await count("wal-archive", ["--gzip"], second);
     await run("wal-archive", ["--gzip"], third);
     await rm(destination, { recursive: true, force: true });
