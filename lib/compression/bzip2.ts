@@ -4,9 +4,12 @@ import { type Bits, BitWriter } from "./bzip2_encoder.ts";
 import { findMarks, LARGEST_BLOCK, type Mark, MARK_BITS } from "./bzip2_marks.ts";
 import { CorruptDataError } from "./corrupt_data_error.ts";
 import { inPieces } from "./in_pieces.ts";
+import type { Piece } from "./pieces.ts";
 import type { CodecOptions, DecompressOptions } from "./table.ts";
 
 const BLOCK_UNIT = 100_000;
+/** Compressed bytes up to which no thread is worth its start, which takes some 20 ms. */
+const SHORT = 1024 * 1024;
 /** Bytes of a stream's header: `BZh` and a digit. */
 const HEADER = 4;
 const OUTPUT = 128 * 1024;
@@ -55,10 +58,10 @@ export async function* decompressBzip2(
   const memory = reuse ? new Uint8Array(OUTPUT) : undefined;
   const pace = createPace(signal);
   const streams = new Streams();
-  // Found and not come to.
+  // Of the pieces under way.
   const marks: Mark[] = [];
   let length = 0;
-  const pieces = async function* (take: (size: number) => Uint8Array) {
+  const pieces = async function* (take: (size: number) => Uint8Array): AsyncGenerator<Piece> {
     const found = findMarks(reader, HEADER);
     for (;;) {
       const { done, value } = await found.next();
@@ -67,37 +70,32 @@ export async function* decompressBzip2(
         return;
       }
       const { bytes, ...mark } = value;
-      if (mark.isEnd) {
-        marks.push({ ...mark, bytes: bytes.slice() });
-        continue;
-      }
+      // Or someone could fill a block with what looks like others, for us to decode.
+      if (streams.isInside(mark)) continue;
       const input = take(LARGEST_BLOCK).subarray(0, bytes.length);
       input.set(bytes);
-      marks.push({ ...mark, bytes: input });
-      yield { codec: "bzip2-block" as const, offset: mark.position & 7, input };
+      marks.push(mark);
+      if (mark.isEnd) yield { codec: "stored", input };
+      else yield { codec: "bzip2-block", offset: mark.position & 7, input };
     }
-  };
-  /** The next mark of a block, or undefined behind the last one. */
-  const nextBlock = () => {
-    for (let mark = marks.shift(); mark !== undefined; mark = marks.shift()) {
-      if (!mark.isEnd) return mark;
-      if (streams.comesTo(mark)) streams.end(mark);
-    }
-    return undefined;
   };
   try {
+    const isShort = (await reader.peek(SHORT)).length < SHORT;
     streams.begin(await reader.peek(HEADER));
     reader.consume(HEADER);
-    const options = { workers: Math.min(threads, MOST_WORKERS), signal };
-    for await (const { bytes, bits, problem } of inPieces(pieces, options)) {
-      const mark = nextBlock();
-      if (mark === undefined || !streams.comesTo(mark)) continue;
+    const workers = isShort ? 0 : Math.min(threads, MOST_WORKERS);
+    for await (const { bytes, bits, problem } of inPieces(pieces, { workers, signal })) {
+      const mark = marks.shift() as Mark;
+      if (!streams.comesTo(mark)) continue;
+      if (mark.isEnd) {
+        streams.end(mark, bytes);
+        continue;
+      }
       if (problem !== undefined) throw corrupt(problem);
       streams.block(mark, bytes.length, bits);
       yield* expand(bytes, mark.crc, memory);
       await pace.done(bytes.length + BLOCK_COST);
     }
-    nextBlock();
     streams.finish(length);
   } finally {
     await reader.close();
@@ -128,10 +126,15 @@ class Streams {
     this.#combined = 0;
   }
 
-  /** Whether it is a mark: inside a block there may be what looks like one. */
+  /** Whether it is known to be part of a block, and no mark. */
+  isInside({ position }: Mark): boolean {
+    return position < this.#next;
+  }
+
+  /** Whether a mark that was found is one. @throws when it is, but something else had to come before */
   comesTo(mark: Mark): boolean {
     if (mark.position > this.#next) throw corrupt("a block does not begin as it should");
-    return mark.position === this.#next;
+    return !this.isInside(mark);
   }
 
   /** @param end behind so many bits, from the byte on that the mark begins in */
@@ -141,7 +144,8 @@ class Streams {
     this.#next = position - (position & 7) + end;
   }
 
-  end({ position, crc, bytes }: Mark): void {
+  /** @param bytes from the one on that the mark begins in, with what may be the next stream's header */
+  end({ position, crc }: Mark, bytes: Uint8Array): void {
     if (crc === undefined) throw corrupt(CUT_OFF);
     if (crc !== this.#combined) throw corrupt("its CRC does not match");
     const behind = ((position & 7) + MARK_BITS + 7) >>> 3;

@@ -19,8 +19,6 @@ export interface Mark {
   readonly isEnd: boolean;
   /** The block's CRC, or the stream's; undefined when the source ends before. */
   readonly crc: number | undefined;
-  /** From the byte on that it begins in, all that may belong to it; overwritten when the next is asked for. */
-  readonly bytes: Uint8Array;
 }
 
 /** Bits of a magic number and a CRC. */
@@ -30,13 +28,14 @@ export const MARK_BITS = 80;
 const HINTS = hintsOf([BLOCK, END]);
 
 /**
- * Marks in order, and then the length of all in bits.
+ * Marks in order, and then the length of all in bits. With each come, from the byte on that it begins in, the bytes that may
+ * belong to it, which are overwritten when the next mark is asked for.
  * @param start bytes of the source before what the reader gives next
  */
 export async function* findMarks(
   reader: ByteReader,
   start: number,
-): AsyncGenerator<Mark, number, void> {
+): AsyncGenerator<Mark & { readonly bytes: Uint8Array }, number, void> {
   const stretch = new Stretch(reader, start);
   // Bits of the stretch that were looked at.
   let seen = 0;

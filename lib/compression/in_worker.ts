@@ -26,17 +26,9 @@ export async function* decompressInWorker(
   const iterator = source[Symbol.asyncIterator]();
   const beginning: Uint8Array[] = [];
   let ended = false;
-  for (let length = 0; length <= SHORT && !ended;) {
-    const { done, value } = await abortable(iterator.next(), signal);
-    if (done === true) ended = true;
-    else {
-      beginning.push(value);
-      length += value.length;
-    }
-  }
   const whole = async function* () {
     try {
-      while (beginning.length > 0) yield beginning.shift() as Uint8Array;
+      yield* beginning.splice(0);
       while (!ended) {
         const { done, value } = await iterator.next();
         if (done === true) ended = true;
@@ -46,6 +38,20 @@ export async function* decompressInWorker(
       if (!ended) await iterator.return?.();
     }
   };
+  try {
+    for (let length = 0; length <= SHORT && !ended;) {
+      const { done, value } = await abortable(iterator.next(), signal);
+      if (done === true) ended = true;
+      else {
+        beginning.push(value);
+        length += value.length;
+      }
+    }
+  } catch (error) {
+    // Not waited for: it may be hanging in a read.
+    iterator.return?.()?.catch(() => undefined);
+    throw error;
+  }
   if (ended) yield* decompressStream(codec, whole(), { reuse: true, signal });
   else yield* throughWorker(codec, whole(), signal);
 }

@@ -12,7 +12,9 @@ export type Piece =
   /** `input` is run-length coded, `crc` that of the bytes before. */
   | { readonly codec: "bzip2"; readonly crc: number; readonly input: Uint8Array }
   /** To be decompressed: a block that begins so many bits into the input, and what may follow it. */
-  | { readonly codec: "bzip2-block"; readonly offset: number; readonly input: Uint8Array };
+  | { readonly codec: "bzip2-block"; readonly offset: number; readonly input: Uint8Array }
+  /** Between blocks: given back as it is, when its turn comes. */
+  | { readonly codec: "stored"; readonly input: Uint8Array };
 
 /** Of a block that was decompressed, `bits` are those of its input that it ends behind. */
 export interface PieceResult extends Bits {
@@ -36,6 +38,8 @@ export function createPieceCodec(): (piece: Piece) => PieceResult {
       case "bzip2-block":
         memory ??= new BlockMemory();
         return decodedBlock(piece.input, piece.offset, memory);
+      case "stored":
+        return { bytes: piece.input, bits: 8 * piece.input.length };
     }
     blocks ??= new Blocks();
     const bytes = piece.codec === "lz4"
