@@ -25,7 +25,7 @@ const CHUNK_SIZE = 512 * 1024;
 /** A read under way into a chunk. */
 interface Reading {
   readonly chunk: Uint8Array;
-  readonly start: number;
+  /** Bytes; fewer come at the file's end only. */
   readonly wanted: number;
   readonly count: Promise<number>;
 }
@@ -62,7 +62,7 @@ export async function* tarStream(
     const count = file.read(into, start, wanted, null);
     // A failure is seen when its turn comes.
     count.catch(() => undefined);
-    return { chunk: into, start, wanted, count };
+    return { chunk: into, wanted, count };
   };
 
   /** Bytes into the chunk; without bytes, zeros. Not delegated to by `yield*`, which would wait for each. */
