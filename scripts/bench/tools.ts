@@ -29,7 +29,7 @@ export function flagsOf(codec: Codec): string[] {
 
 /**
  * A command for a new directory, whose files are not made where others were deleted: for some minutes ext4 looks at each
- * deleted inode before it takes one, which takes up to a third of a restore's time. Below a directory with the attribute
+ * deleted inode before it takes one, which takes up to a sixth of a restore's time. Below a directory with the attribute
  * T it chooses a place for each directory by its name; one that does not know the attribute does without.
  */
 function newDirectory(path: string): string {
