@@ -13,6 +13,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { build, type Metafile, type Plugin, stop } from "esbuild";
 import { isBuiltin } from "node:module";
+import { WORKERS } from "../lib/compression/worker_files.ts";
 import { ensureBun } from "./servers/npm_package.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
@@ -65,8 +66,6 @@ const BANNER = [
   `import { createRequire as __createRequire } from "node:module";`,
   `const require = __createRequire(import.meta.url);`,
 ].join("\n");
-
-const WORKERS = ["piece_worker", "decompress_worker"];
 
 /** Bundle into a directory of ES modules; the entry is `main.js`. */
 export async function bundle(directory: string): Promise<Metafile> {

@@ -69,8 +69,8 @@ export class ArchiveReading {
   /** Relations that have an init fork, so that their contents are thrown away by recovery. */
   readonly #unlogged = new Set<string>();
   readonly #needed = new Set<string>();
-  /** Archives there are. */
-  #count = 0;
+  /** Of all archives. */
+  #totalBytes = 0;
   #allRead = true;
   #listed = 0;
   #checked = 0;
@@ -111,8 +111,8 @@ export class ArchiveReading {
 
   async archives(archives: readonly RankedArchive[]): Promise<void> {
     const { jobs, onProgress } = this.#job;
-    this.#count = archives.length;
     const totalBytes = archives.reduce((sum, { archive }) => sum + archive.object.size, 0);
+    this.#totalBytes = totalBytes;
     const largestFirst = [...archives].sort((a, b) =>
       b.archive.object.size - a.archive.object.size
     );
@@ -159,7 +159,7 @@ export class ArchiveReading {
       });
       const tar = compression === null ? counted : decompressStream(compression, counted, {
         reuse: true,
-        threads: threadsFor(compression, this.#job.jobs, this.#count),
+        threads: threadsFor(compression, this.#job.jobs, size / this.#totalBytes),
         signal,
       });
       const recorded = this.#recorded?.get(key);

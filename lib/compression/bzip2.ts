@@ -6,10 +6,9 @@ import { CorruptDataError } from "./corrupt_data_error.ts";
 import { inPieces } from "./in_pieces.ts";
 import type { Piece } from "./pieces.ts";
 import type { CodecOptions, DecompressOptions } from "./table.ts";
+import { WORTH_A_THREAD } from "./worker_files.ts";
 
 const BLOCK_UNIT = 100_000;
-/** Compressed bytes up to which no thread is worth its start, which takes some 20 ms. */
-const SHORT = 1024 * 1024;
 /** Bytes of a stream's header: `BZh` and a digit. */
 const HEADER = 4;
 const OUTPUT = 128 * 1024;
@@ -80,7 +79,7 @@ export async function* decompressBzip2(
     }
   };
   try {
-    const isShort = (await reader.peek(SHORT)).length < SHORT;
+    const isShort = (await reader.peek(WORTH_A_THREAD)).length < WORTH_A_THREAD;
     streams.begin(await reader.peek(HEADER));
     reader.consume(HEADER);
     const workers = isShort ? 0 : Math.min(threads, MOST_WORKERS);

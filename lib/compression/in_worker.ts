@@ -1,14 +1,12 @@
 /** Decompresses in a worker thread, while this one talks to the store and writes files. */
 import { Worker } from "node:worker_threads";
-import { abortable } from "./byte_reader.ts";
+import { abortable, ByteReader } from "./byte_reader.ts";
 import { CorruptDataError } from "./corrupt_data_error.ts";
 import type { FromDecompressor, ToDecompressor } from "./decompress_worker.ts";
 import { Mailbox } from "./mailbox.ts";
 import { type CompressionName, type DecompressOptions, decompressStream } from "./table.ts";
-import { FRUGAL, workerFile } from "./worker_files.ts";
+import { FRUGAL, workerFile, WORTH_A_THREAD } from "./worker_files.ts";
 
-/** Compressed bytes up to which a thread is not worth its start, which takes some 20 ms. */
-const SHORT = 1024 * 1024;
 /** One is read while the next is written, on both sides. */
 const SLOTS = 3;
 const INPUT = 256 * 1024;
@@ -23,42 +21,25 @@ export async function* decompressInWorker(
   source: AsyncIterable<Uint8Array>,
   { signal }: DecompressOptions,
 ): AsyncGenerator<Uint8Array, void, void> {
-  const iterator = source[Symbol.asyncIterator]();
-  const beginning: Uint8Array[] = [];
-  let ended = false;
-  const whole = async function* () {
-    try {
-      yield* beginning.splice(0);
-      while (!ended) {
-        const { done, value } = await iterator.next();
-        if (done === true) ended = true;
-        else yield value;
-      }
-    } finally {
-      if (!ended) await iterator.return?.();
-    }
-  };
+  const reader = new ByteReader(codec, source, signal);
   try {
-    for (let length = 0; length <= SHORT && !ended;) {
-      const { done, value } = await abortable(iterator.next(), signal);
-      if (done === true) ended = true;
-      else {
-        beginning.push(value);
-        length += value.length;
-      }
-    }
-  } catch (error) {
-    // Not waited for: it may be hanging in a read.
-    iterator.return?.()?.catch(() => undefined);
-    throw error;
+    if ((await reader.peek(WORTH_A_THREAD)).length < WORTH_A_THREAD) {
+      yield* decompressStream(codec, chunksOf(reader), { reuse: true, signal });
+    } else yield* throughWorker(codec, reader, signal);
+  } finally {
+    await reader.close();
   }
-  if (ended) yield* decompressStream(codec, whole(), { reuse: true, signal });
-  else yield* throughWorker(codec, whole(), signal);
+}
+
+async function* chunksOf(reader: ByteReader): AsyncGenerator<Uint8Array, void, void> {
+  for (let chunk = await reader.take(); chunk !== undefined; chunk = await reader.take()) {
+    yield chunk;
+  }
 }
 
 async function* throughWorker(
   codec: CompressionName,
-  source: AsyncGenerator<Uint8Array, void, void>,
+  reader: ByteReader,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array, void, void> {
   const input = slots(INPUT);
@@ -79,7 +60,7 @@ async function* throughWorker(
   thread.on("exit", () => died());
   for (const _ of input) free.put();
   send({ kind: "begin", codec, input, output });
-  const feeding = feed(source, { input, free, send })
+  const feeding = feed(reader, { input, free, send })
     // Whoever reads has to know; after its end nobody does.
     .catch((error) => answers.fail(error));
   try {
@@ -93,45 +74,32 @@ async function* throughWorker(
     }
   } finally {
     free.fail(new Error("nobody reads what is decompressed"));
-    const ending = Promise.all([thread.terminate(), source.return(), feeding]);
-    // A source that is hanging in a read cannot be waited for once the signal is aborted.
-    if (signal?.aborted) ending.catch(() => undefined);
-    else await ending;
+    await Promise.all([thread.terminate(), feeding]);
   }
 }
 
-/** Copies the source into slots that are free, in turn. */
+/** Copies what the reader gives into slots that are free, in turn. */
 async function feed(
-  source: AsyncIterable<Uint8Array>,
+  reader: ByteReader,
   { input, free, send }: {
     readonly input: readonly SharedArrayBuffer[];
     readonly free: Mailbox<void>;
     readonly send: (message: ToDecompressor) => void;
   },
 ): Promise<void> {
-  let turn = 0;
-  let slot: Uint8Array | undefined;
-  let filled = 0;
-  const full = () => {
-    send({ kind: "filled", length: filled });
-    slot = undefined;
-    filled = 0;
-  };
-  for await (const chunk of source) {
-    for (let rest = chunk; rest.length > 0;) {
-      if (slot === undefined) {
-        await free.take();
-        slot = new Uint8Array(input[turn++ % SLOTS] as SharedArrayBuffer);
-      }
-      const part = rest.subarray(0, INPUT - filled);
-      slot.set(part, filled);
-      filled += part.length;
-      rest = rest.subarray(part.length);
-      if (filled === INPUT) full();
+  for (let turn = 0;; turn++) {
+    await free.take();
+    const slot = new Uint8Array(input[turn % SLOTS] as SharedArrayBuffer);
+    let filled = 0;
+    while (filled < INPUT) {
+      const chunk = await reader.take(INPUT - filled);
+      if (chunk === undefined) break;
+      slot.set(chunk, filled);
+      filled += chunk.length;
     }
+    if (filled > 0) send({ kind: "filled", length: filled });
+    if (filled < INPUT) return send({ kind: "ended" });
   }
-  if (filled > 0) full();
-  send({ kind: "ended" });
 }
 
 function slots(size: number): SharedArrayBuffer[] {

@@ -152,7 +152,7 @@ async function carryOut(plan: RestorePlan, job: RestoreJob): Promise<void> {
         });
         const tar = compression === null ? counted : decompressStream(compression, counted, {
           reuse: true,
-          threads: threadsFor(compression, jobs, archives.length),
+          threads: threadsFor(compression, jobs, object.size / plan.totalBytes),
           signal,
         });
         await unpacker.unpack(tar, { rank, signal });

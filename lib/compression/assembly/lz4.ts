@@ -199,12 +199,10 @@ export function decompressLz4(
         more = load<u8>(i++);
         literals += more;
       }
-      if (literals > <usize>(end - i) || literals > <usize>(stop - o)) return -1;
-      copyForward(o, i, literals);
-    } else {
-      if (literals > <usize>(end - i) || literals > <usize>(stop - o)) return -1;
-      copy16(o, i);
     }
+    if (literals > <usize>(end - i) || literals > <usize>(stop - o)) return -1;
+    if (literals <= 16) copy16(o, i);
+    else copyForward(o, i, literals);
     i += literals;
     o += literals;
     if (i == end) return <i32>(o - out);
