@@ -128,6 +128,8 @@ export interface UploadedPart {
   readonly number: number;
   readonly size: number;
   readonly etag: string;
+  /** What the store has found the part's checksum to be, where it has to be named again; in the store's own form. */
+  readonly checksum?: string | undefined;
 }
 
 /** What a store's answer to `complete` tells of the object that it made. */

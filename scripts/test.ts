@@ -15,6 +15,7 @@ import { startAzuriteForTests } from "./servers/azurite.ts";
 import { ensureFakeGcsServer, FAKE_GCS_SERVER_MISSING } from "./servers/fake_gcs_server.ts";
 import { ensureMoto, MOTO_MISSING } from "./servers/moto.ts";
 import { startS3ForTests } from "./servers/s3_for_tests.ts";
+import { ensureVersitygw, VERSITYGW_MISSING } from "./servers/versitygw.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 /** Far more than a run takes; 10 to 15 minutes are usual on two cores. */
@@ -56,6 +57,12 @@ if ("missing" in gcs) {
   tell(`no fake-gcs-server: ${gcs.missing}`);
   env[FAKE_GCS_SERVER_MISSING] = gcs.missing;
 } else tell(`fake-gcs-server at ${gcs.path}`);
+
+const versitygw = await ensureVersitygw(tell);
+if ("missing" in versitygw) {
+  tell(`no versitygw: ${versitygw.missing}`);
+  env[VERSITYGW_MISSING] = versitygw.missing;
+}
 
 const moto = await ensureMoto(tell);
 if ("missing" in moto) {

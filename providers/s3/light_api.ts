@@ -34,7 +34,6 @@ export function openLightApi(
   handler: HttpHandler,
 ): S3Api {
   const { send, ask } = openRequests(config, region, credentials, handler);
-  const checksums = config.requestChecksums === "WHEN_SUPPORTED";
   const verifies = config.responseChecksums === "WHEN_SUPPORTED";
 
   return {
@@ -115,20 +114,23 @@ export function openLightApi(
           ...customerKeyOf(input),
         },
         body: Body,
+        checksum: "supported",
       }, options);
       return { ETag: headers["etag"], ChecksumCRC32: headers["x-amz-checksum-crc32"] };
     },
 
-    createMultipartUpload: async ({ Bucket, Key, Tagging, ...input }, options) => {
+    createMultipartUpload: async (
+      { Bucket, Key, Tagging, ChecksumAlgorithm, ...input },
+      options,
+    ) => {
       const { xml } = await ask({
         method: "POST",
         bucket: Bucket,
         key: Key,
         query: { uploads: "" },
         headers: {
-          "content-type": "application/octet-stream",
           "x-amz-tagging": Tagging,
-          ...(checksums ? { "x-amz-checksum-algorithm": "CRC32" } : {}),
+          "x-amz-checksum-algorithm": ChecksumAlgorithm,
           ...encryptionOf(input),
           ...customerKeyOf(input),
         },
@@ -144,14 +146,19 @@ export function openLightApi(
         query: { partNumber: PartNumber, uploadId: UploadId, "x-id": "UploadPart" },
         headers: { "content-type": "application/octet-stream", ...customerKeyOf(input) },
         body: Body,
+        checksum: "supported",
       }, options);
       return { ETag: headers["etag"], ChecksumCRC32: headers["x-amz-checksum-crc32"] };
     },
 
     completeMultipartUpload: async (input, options) => {
-      const parts = (input.MultipartUpload?.Parts ?? []).map(({ ETag = "", PartNumber }) =>
-        `<Part><ETag>${encodeXml(ETag)}</ETag><PartNumber>${PartNumber}</PartNumber></Part>`
-      );
+      const parts = (input.MultipartUpload?.Parts ?? []).map((part) => {
+        const sum = part.ChecksumCRC32 === undefined
+          ? ""
+          : `<ChecksumCRC32>${encodeXml(part.ChecksumCRC32)}</ChecksumCRC32>`;
+        return `<Part><ETag>${encodeXml(part.ETag ?? "")}</ETag>${sum}` +
+          `<PartNumber>${part.PartNumber}</PartNumber></Part>`;
+      });
       const { xml } = await ask({
         method: "POST",
         bucket: input.Bucket,
@@ -239,7 +246,7 @@ export function openLightApi(
         query: { delete: "" },
         headers: { "content-type": "application/xml" },
         body: `<Delete xmlns="${NAMESPACE}">${objects.join("")}<Quiet>true</Quiet></Delete>`,
-        checksumRequired: true,
+        checksum: "required",
       }, options);
       requireWhole(xml, "DeleteResult");
       const Errors = [...elementsOf(xml, "Error")].map((error) => ({

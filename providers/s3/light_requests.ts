@@ -23,8 +23,11 @@ export interface Request {
   readonly query?: Readonly<Record<string, string | number | undefined>>;
   readonly headers?: Readonly<Record<string, string | undefined>>;
   readonly body?: Uint8Array | ObjectContent | string;
-  /** Never without a checksum. */
-  readonly checksumRequired?: boolean;
+  /**
+   * Whether the operation takes the body's checksum, or insists on it. For others the header means something else: when
+   * an upload is completed, the checksum of the whole object.
+   */
+  readonly checksum?: "supported" | "required";
 }
 
 export interface Answer {
@@ -62,7 +65,8 @@ export function openRequests(
     const body = typeof request.body === "string"
       ? new TextEncoder().encode(request.body)
       : request.body;
-    const summed = body !== undefined && (checksums || request.checksumRequired === true);
+    const summed = request.checksum === "required" ||
+      (request.checksum === "supported" && checksums);
     // Over TLS the checksum is protection enough; SHA-256 would be most of the CPU time of an upload.
     const isUnsigned = summed && url.protocol === "https:" && typeof request.body !== "string";
     const { sha256, crc32 } = await sumsOf(body ?? EMPTY, !isUnsigned, summed, abortSignal);

@@ -33,6 +33,8 @@ export interface S3Session {
   readonly customerKey: CustomerKey;
   /** Not Amazon's own: what such a store supports is not known beforehand. */
   readonly isCustomEndpoint: boolean;
+  /** Whether writes are sent with their CRC-32, for the store to check. */
+  readonly sendsChecksums: boolean;
   /** The region that requests are signed for. */
   region(): Promise<string>;
   /**
@@ -93,6 +95,7 @@ export function openSession(
     description,
     customerKey,
     isCustomEndpoint: config.endpoint !== undefined,
+    sendsChecksums: config.requestChecksums === "WHEN_SUPPORTED",
     region: regionOf,
     storeError,
     async call(context, send) {

@@ -105,6 +105,8 @@ export function createWriter(
         api.createMultipartUpload({
           Bucket,
           Key: key,
+          // Amazon takes parts' checksums only where they were announced, and completes only where they are named again.
+          ...(session.sendsChecksums ? { ChecksumAlgorithm: "CRC32" } : {}),
           ...encryption,
           ...tagging(putOptions.tags),
         }, send));
@@ -187,7 +189,7 @@ async function uploadPart(
     );
   }
   learnt.md5Etags ??= isMd5(ETag, body);
-  return { number, size: body.length, etag: ETag };
+  return { number, size: body.length, etag: ETag, checksum: ChecksumCRC32 };
 }
 
 /** As S3 writes it: four bytes, the highest first. */
@@ -244,7 +246,11 @@ async function complete(
     );
   }
   const Parts = [...parts].sort((a, b) => a.number - b.number)
-    .map(({ number, etag }) => ({ PartNumber: number, ETag: etag }));
+    .map(({ number, etag, checksum }) => ({
+      PartNumber: number,
+      ETag: etag,
+      ...(checksum === undefined ? {} : { ChecksumCRC32: checksum }),
+    }));
   try {
     const { ETag } = await session.call(
       context,

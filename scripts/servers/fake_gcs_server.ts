@@ -6,86 +6,18 @@
  * - the fake in gcs_fake.ts, which is always there.
  * - Google's own service, where TEST_GCS_BUCKET names an empty bucket and the environment credentials.
  */
-import { type ChildProcess, spawn } from "node:child_process";
-import { access, mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { connect } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import process from "node:process";
-import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { skipUnless } from "../../tests/skips.ts";
-import { repositoryRoot } from "./npm_package.ts";
-import { freePort, runProgram } from "./server_processes.ts";
+import { ensureGoProgram, type GoProgram } from "./go_program.ts";
+import { freePort, startServer } from "./server_processes.ts";
 
 const VERSION = "1.55.1";
-const MODULE = `github.com/fsouza/fake-gcs-server@v${VERSION}`;
-const CACHE = join(repositoryRoot, ".cache", `fake-gcs-server-${VERSION}`);
-const PROGRAM = join(CACHE, "fake-gcs-server");
-/** About two minutes of two idle cores; the modules come from the network besides. */
-const BUILD_TIMEOUT_MS = 15 * 60_000;
-const START_TIMEOUT_MS = 30_000;
+/** Of a request for a new bucket. */
+const ANSWER_TIMEOUT_MS = 30_000;
 
-/**
- * The program, built with `go install` when it is not in .cache yet. Concurrent callers, also in
- * different processes, are fine: one builds, the others wait.
- * @returns its path, or why it can't be had
- */
-export async function ensureFakeGcsServer(
-  tell: (text: string) => void = () => {},
-): Promise<{ readonly path: string } | { readonly missing: string }> {
-  if (await exists(PROGRAM)) return { path: PROGRAM };
-  const go = await findGo();
-  if (go === undefined) return { missing: "there is no Go (`go` in PATH)" };
-  await mkdir(CACHE, { recursive: true });
-  const lock = join(CACHE, "building");
-  const end = performance.now() + BUILD_TIMEOUT_MS;
-  while (!await takeLock(lock)) {
-    if (await exists(PROGRAM)) return { path: PROGRAM };
-    if (performance.now() > end) {
-      return { missing: "another process has been building it for long" };
-    }
-    await sleep(500);
-  }
-  try {
-    if (await exists(PROGRAM)) return { path: PROGRAM };
-    tell(`building fake-gcs-server ${VERSION} with Go (a few minutes, once)`);
-    const directory = await mkdtemp(join(CACHE, "gobin-"));
-    try {
-      const args = [`GOBIN=${directory}`, go, "install", MODULE];
-      await runProgram("env", args, { timeoutMs: BUILD_TIMEOUT_MS, cwd: tmpdir() });
-      await rename(join(directory, "fake-gcs-server"), PROGRAM);
-    } finally {
-      await rm(directory, { recursive: true, force: true });
-    }
-    return { path: PROGRAM };
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    return { missing: why.replace(/\s+/g, " ").slice(0, 300) };
-  } finally {
-    await rm(lock, { force: true });
-  }
-}
-
-/** The lock is a file with our process id; one of a process that is no more is removed. */
-async function takeLock(lock: string): Promise<boolean> {
-  try {
-    await writeFile(lock, String(process.pid), { flag: "wx" });
-    return true;
-  } catch {
-    const holder = Number(await readFile(lock, "utf8").catch(() => ""));
-    if (holder > 0 && !isAlive(holder)) await rm(lock, { force: true });
-    return false;
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return error instanceof Error && "code" in error && error.code === "EPERM";
-  }
+/** @returns the path of the program, built when it is not there yet, or why it can't be had */
+export function ensureFakeGcsServer(tell?: (text: string) => void): Promise<GoProgram> {
+  return ensureGoProgram("fake-gcs-server", VERSION, "github.com/fsouza/fake-gcs-server", tell);
 }
 
 /**
@@ -93,15 +25,6 @@ function isAlive(pid: number): boolean {
  * that fails takes its time.
  */
 export const FAKE_GCS_SERVER_MISSING = "TEST_FAKE_GCS_SERVER_MISSING";
-
-async function findGo(): Promise<string | undefined> {
-  const directories = [...(Deno.env.get("PATH") ?? "").split(":"), "/usr/local/go/bin"];
-  for (const directory of directories) {
-    const path = join(directory, "go");
-    if (directory !== "" && await exists(path)) return path;
-  }
-  return undefined;
-}
 
 export interface GcsForTests {
   /** What the test output calls it. */
@@ -177,7 +100,7 @@ async function started(
   token?: string,
 ): Promise<GcsForTests> {
   const endpoint = `http://127.0.0.1:${port}`;
-  const stop = await startProgram(name, port, program, args);
+  const stop = await startServer(name, port, program, args);
   return {
     name,
     kind,
@@ -194,7 +117,7 @@ async function started(
           ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
         },
         body: JSON.stringify({ name: bucket }),
-        signal: AbortSignal.timeout(START_TIMEOUT_MS),
+        signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS),
       });
       const text = await answer.text();
       if (!answer.ok) throw new Error(`Cannot make a bucket in ${name}: ${answer.status} ${text}`);
@@ -202,71 +125,4 @@ async function started(
     },
     stop,
   };
-}
-
-/** Starts a server that ends with this process, however that ends. @returns how to stop it */
-async function startProgram(
-  name: string,
-  port: number,
-  program: string,
-  args: readonly string[],
-): Promise<() => Promise<void>> {
-  // The shell reads from a pipe whose other end only we hold, so it notices every kind of end of ours.
-  const child = spawn("sh", ["-c", WATCHED, "sh", program, ...args], {
-    cwd: tmpdir(),
-    detached: true,
-    stdio: ["pipe", "pipe", "pipe"],
-  });
-  let output = "";
-  const collect = (chunk: Uint8Array) => {
-    output = (output + new TextDecoder().decode(chunk)).slice(-2000);
-  };
-  child.stdout.on("data", collect);
-  child.stderr.on("data", collect);
-  const ended = new Promise<void>((resolve) => child.on("close", () => resolve()));
-  const stop = async () => {
-    child.stdin.end();
-    await ended;
-  };
-  try {
-    await untilListening(port, child);
-  } catch (error) {
-    await stop();
-    const why = error instanceof Error ? error.message : String(error);
-    throw new Error(`Cannot start ${name}: ${why}: ${output.trim() || "no output"}`);
-  }
-  return stop;
-}
-
-const WATCHED = `
-exec 3<&0
-"$@" </dev/null 3<&- &
-server=$!
-( cat <&3 >/dev/null; kill -9 "$server" 2>/dev/null ) &
-exec 3<&-
-wait "$server"
-`;
-
-async function untilListening(port: number, child: ChildProcess): Promise<void> {
-  const end = performance.now() + START_TIMEOUT_MS;
-  while (!await isListening(port)) {
-    if (child.exitCode !== null) throw new Error("it ended at once");
-    if (performance.now() > end) throw new Error(`no answer within ${START_TIMEOUT_MS / 1000} s`);
-    await sleep(50);
-  }
-}
-
-function isListening(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect({ host: "127.0.0.1", port });
-    socket.on("connect", () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.on("error", () => resolve(false));
-  });
-}
-
-async function exists(path: string): Promise<boolean> {
-  return await access(path).then(() => true, () => false);
 }

@@ -1,8 +1,13 @@
 /** Running the servers' programs: bounded in time, and cleaned up even after a `kill -9` of ours. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { createServer } from "node:net";
+import { connect, createServer } from "node:net";
+import { tmpdir } from "node:os";
 import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { ServerUser } from "./postgres_binaries.ts";
+
+/** Until a server listens. */
+const START_TIMEOUT_MS = 30_000;
 
 export interface ProgramOptions {
   readonly user?: ServerUser | undefined;
@@ -114,6 +119,77 @@ if [ -n "$pid" ] && ours; then
 fi
 for directory; do rm -rf "$directory" || { sleep 1; rm -rf "$directory"; }; done
 `;
+
+/**
+ * Starts a server that ends with this process, however that ends.
+ * @param name for messages
+ * @param port of 127.0.0.1; it is waited for until somebody listens there
+ * @returns how to stop it
+ * @throws Error with what it printed when it does not start in time
+ */
+export async function startServer(
+  name: string,
+  port: number,
+  program: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): Promise<() => Promise<void>> {
+  // The shell reads from a pipe whose other end only we hold, so it notices every kind of end of ours.
+  const child = spawn("sh", ["-c", WATCHED, "sh", program, ...args], {
+    cwd: tmpdir(),
+    detached: true,
+    env: { ...serverEnvironment(), ...env },
+    stdio: ["pipe", "pipe", "pipe"],
+  });
+  let output = "";
+  const collect = (chunk: Uint8Array) => {
+    output = (output + new TextDecoder().decode(chunk)).slice(-2000);
+  };
+  child.stdout.on("data", collect);
+  child.stderr.on("data", collect);
+  const ended = new Promise<void>((resolve) => child.on("close", () => resolve()));
+  const stop = async () => {
+    child.stdin.end();
+    await ended;
+  };
+  try {
+    await untilListening(port, child);
+  } catch (error) {
+    await stop();
+    const why = error instanceof Error ? error.message : String(error);
+    throw new Error(`Cannot start ${name}: ${why}: ${output.trim() || "no output"}`);
+  }
+  return stop;
+}
+
+const WATCHED = `
+exec 3<&0
+"$@" </dev/null 3<&- &
+server=$!
+( cat <&3 >/dev/null; kill -9 "$server" 2>/dev/null ) &
+exec 3<&-
+wait "$server"
+`;
+
+async function untilListening(port: number, child: ChildProcess): Promise<void> {
+  const end = performance.now() + START_TIMEOUT_MS;
+  while (!await isListening(port)) {
+    if (child.exitCode !== null) throw new Error("it ended at once");
+    if (performance.now() > end) throw new Error(`no answer within ${START_TIMEOUT_MS / 1000} s`);
+    await sleep(50);
+  }
+}
+
+function isListening(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ host: "127.0.0.1", port });
+    socket.on("connect", () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.on("error", () => resolve(false));
+  });
+}
 
 /** A TCP port of 127.0.0.1 that is free now, below the range that clients get theirs from. */
 export async function freePort(): Promise<number> {

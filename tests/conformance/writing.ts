@@ -263,7 +263,7 @@ export const writingTests: readonly ConformanceTest[] = [
     const tagged = store.provider === "azure-blob-storage"
       ? [["a", "b c"], ["k+2", "v=/:.-_"]] as const
       : store.capabilities.tags
-      ? [["a", "b c"], ["k+2", "v&=ü"]] as const
+      ? [["a", "b c"], ["k+2", "v=ü"]] as const
       : [["a", "b"]] as const;
     await store.put(`${prefix}tagged`, bytes("x"), { tags: tagged });
     await store.put(`${prefix}empty`, bytes("x"), { tags: [] });

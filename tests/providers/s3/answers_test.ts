@@ -505,6 +505,44 @@ Deno.test("S3 answers: a part that arrived with another checksum is sent again",
   });
 });
 
+Deno.test("S3 answers: parts' checksums are announced, and named again if the store has told them", async () => {
+  const begun = xml("InitiateMultipartUploadResult", "<UploadId>u</UploadId>");
+  const done = xml("CompleteMultipartUploadResult", "<ETag>&quot;e-2&quot;</ETag>");
+  const sum = "/sUwqQ==";
+  const answers = ({ url }: Request): Answer => {
+    if (url.includes("uploads")) return { status: 200, body: begun };
+    if (!url.includes("partNumber")) return { status: 200, body: done };
+    const told: Record<string, string> = url.includes("partNumber=1")
+      ? { "x-amz-checksum-crc32": sum }
+      : {};
+    return { status: 200, headers: told };
+  };
+  for (const client of ["auto", "sdk"]) {
+    await withAnswers(answers, async ({ open, requests }) => {
+      const store = await open({}, { BARMAN_CLOUD_S3_CLIENT: client });
+      const upload = await store.startMultipart("k");
+      const parts = [await upload.uploadPart(1, body), await upload.uploadPart(2, body)];
+      await upload.complete(parts);
+      const [begin, part, , complete] = requests;
+      assert.equal(begin?.headers["x-amz-checksum-algorithm"], "CRC32", client);
+      assert.equal(part?.headers["x-amz-checksum-crc32"], sum);
+      // That header would be about the whole object.
+      assert.equal(complete?.headers["x-amz-checksum-crc32"], undefined, client);
+      const named = complete?.body.match(/<ChecksumCRC32>[^<]*<\/ChecksumCRC32>/g);
+      assert.deepEqual(named, [`<ChecksumCRC32>${sum}</ChecksumCRC32>`], client);
+    });
+  }
+  const lean = { AWS_REQUEST_CHECKSUM_CALCULATION: "when_required" };
+  await withAnswers(answers, async ({ open, requests }) => {
+    const upload = await (await open({}, lean)).startMultipart("k");
+    await upload.uploadPart(2, body);
+    for (const { headers } of requests) {
+      assert.equal(headers["x-amz-checksum-algorithm"], undefined);
+      assert.equal(headers["x-amz-checksum-crc32"], undefined);
+    }
+  });
+});
+
 Deno.test("S3 answers: headers of encryption, tags and style of the address", async () => {
   await withAnswers([{ status: 200 }], async ({ open, requests }) => {
     const kms = await open({ encryption: "aws:kms", sseKmsKeyId: "key-1" });

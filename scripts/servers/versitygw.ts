@@ -1,0 +1,96 @@
+/**
+ * versitygw (github.com/versity/versitygw), an S3 server over a directory that others wrote: beside Ceph's, a second
+ * opinion on our requests. It minds checksums as Amazon does, which Ceph 16 passes over. Tests and benchmarks only.
+ */
+import { CreateBucketCommand, S3Client } from "@aws-sdk/client-s3";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { skipUnless } from "../../tests/skips.ts";
+import { ensureGoProgram, type GoProgram } from "./go_program.ts";
+import { environmentOf } from "./s3_for_tests.ts";
+import { freePort, startServer } from "./server_processes.ts";
+
+const VERSION = "1.7.0";
+const PACKAGE = "github.com/versity/versitygw/cmd/versitygw";
+
+/** Holds why it can't be had, when whoever started this process has tried already: a failing build takes its time. */
+export const VERSITYGW_MISSING = "TEST_VERSITYGW_MISSING";
+
+/** @returns the path of the program, built when it is not there yet, or why it can't be had */
+export function ensureVersitygw(tell?: (text: string) => void): Promise<GoProgram> {
+  return ensureGoProgram("versitygw", VERSION, PACKAGE, tell);
+}
+
+export interface Versitygw {
+  /** `http://127.0.0.1:PORT` */
+  readonly endpoint: string;
+  /** The environment for stores and processes under test, with nothing of the developer's own. */
+  readonly env: Readonly<Record<string, string>>;
+  /** The name of an empty bucket. */
+  newBucket(): Promise<string>;
+  /** Ends the server and removes what it stored. */
+  stop(): Promise<void>;
+}
+
+/** @returns null when it can't be had; what would enable it has then been said */
+export async function startVersitygwForTests(): Promise<Versitygw | null> {
+  const tried = Deno.env.get(VERSITYGW_MISSING);
+  const found = tried ? { missing: tried } : await ensureVersitygw((text) => console.log(text));
+  if (!("missing" in found)) return await startVersitygw(found.path);
+  skipUnless(
+    false,
+    `Tests against versitygw, a second S3 server (${found.missing})`,
+    "install Go with access to its module proxy",
+  );
+  return null;
+}
+
+/** Start a server of its own, on a free port, over an empty directory. @throws Error when it does not start */
+export async function startVersitygw(program: string): Promise<Versitygw> {
+  const directory = await mkdtemp(join(tmpdir(), "versitygw-"));
+  const remove = () => rm(directory, { recursive: true, force: true });
+  try {
+    // Attributes of objects go beside them: not every file system has extended ones.
+    const [data, attributes] = [join(directory, "data"), join(directory, "attributes")];
+    await mkdir(data);
+    await mkdir(attributes);
+    const port = await freePort();
+    const keys = { accessKeyId: "versity-access", secretAccessKey: "versity-secret" };
+    const stop = await startServer(
+      "versitygw",
+      port,
+      program,
+      ["--quiet", "--keep-alive", "posix", "--sidecar", attributes, data],
+      {
+        VGW_PORT: `127.0.0.1:${port}`,
+        ROOT_ACCESS_KEY_ID: keys.accessKeyId,
+        ROOT_SECRET_ACCESS_KEY: keys.secretAccessKey,
+      },
+    );
+    const endpoint = `http://127.0.0.1:${port}`;
+    const client = new S3Client({
+      endpoint,
+      region: "us-east-1",
+      forcePathStyle: true,
+      credentials: keys,
+    });
+    return {
+      endpoint,
+      env: environmentOf(keys),
+      async newBucket() {
+        const Bucket = `barman-cloud-test-${crypto.randomUUID()}`;
+        await client.send(new CreateBucketCommand({ Bucket }));
+        return Bucket;
+      },
+      async stop() {
+        client.destroy();
+        await stop();
+        await remove();
+      },
+    };
+  } catch (error) {
+    await remove();
+    throw error;
+  }
+}
