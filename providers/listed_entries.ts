@@ -1,4 +1,5 @@
 /** What a store lists is believed only where it answers the question. */
+import { compareKeys } from "./key_order.ts";
 import { type ListEntry, StoreError } from "./object_store.ts";
 
 /**
@@ -33,6 +34,37 @@ export function requireAnswers(
       `Cannot ${action} in ${where}: the store's answer can't be right: ${why}`,
     );
   }
+}
+
+/**
+ * Which entries of a listing, page after page, are to be told: those after `startAfter`, each once, since a group that
+ * spans pages comes with each of them.
+ * @returns whether an entry is one of them
+ * @throws {StoreError} kind `other` for an entry before the one told last: going on from a place would leave some out
+ */
+export function newEntries(
+  startAfter: string | undefined,
+  { action, where }: { readonly action: string; readonly where: string },
+): (entry: ListEntry) => boolean {
+  let last: string | undefined;
+  const groups = new Set<string>();
+  return (entry) => {
+    const name = entry.kind === "object" ? entry.key : entry.prefix;
+    if (startAfter !== undefined && compareKeys(name, startAfter) <= 0) return false;
+    if (name === last || groups.has(name)) return false;
+    if (last !== undefined && compareKeys(name, last) < 0) {
+      throw new StoreError(
+        "other",
+        `Cannot ${action} in ${where}: the store does not list in the order of its keys: ${
+          shown(name)
+        } comes after ` +
+          `${shown(last ?? "")}`,
+      );
+    }
+    last = name;
+    if (entry.kind === "prefix") groups.add(name);
+    return true;
+  };
 }
 
 function shown(name: string): string {

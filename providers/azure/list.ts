@@ -1,6 +1,6 @@
 import type { BlobItem, BlobPrefix } from "@azure/storage-blob";
 import { compareKeys } from "../key_order.ts";
-import { requireAnswers } from "../listed_entries.ts";
+import { newEntries, requireAnswers } from "../listed_entries.ts";
 import { type ListEntry, type ListOptions, StoreError } from "../object_store.ts";
 import type { AzureSession } from "./session.ts";
 
@@ -22,17 +22,11 @@ export async function* listBlobs(
   let token: string | undefined;
   const seen = new Set<string>();
   let emptyPages = 0;
-  let last = startAfter;
+  const isNew = newEntries(startAfter, { action, where: session.description });
   for (;;) {
     const page = await nextPage(session, prefix, delimiter, token, { action, signal });
     requireAnswers(page.entries, { prefix, action, where: session.description });
-    for (const entry of page.entries) {
-      const name = nameOf(entry);
-      // A group that spans pages is told with each.
-      if (last !== undefined && compareKeys(name, last) <= 0) continue;
-      last = name;
-      yield entry;
-    }
+    for (const entry of page.entries) if (isNew(entry)) yield entry;
     token = page.token;
     if (token === undefined) return;
 
@@ -75,16 +69,18 @@ async function nextPage(
 ): Promise<Page> {
   const settings = token === undefined ? {} : { continuationToken: token };
   const page = await session.call(context, async (send) => {
+    const options = { prefix, includeMetadata: true, ...send };
     const pages = delimiter === undefined
-      ? session.container.listBlobsFlat({ prefix, ...send }).byPage(settings)
-      : session.container.listBlobsByHierarchy(delimiter, { prefix, ...send }).byPage(settings);
+      ? session.container.listBlobsFlat(options).byPage(settings)
+      : session.container.listBlobsByHierarchy(delimiter, options).byPage(settings);
     const { value } = await pages.next();
     return value;
   });
   if (page === undefined) return { entries: [], token: undefined };
   const { segment, continuationToken } = page;
   const groups = "blobPrefixes" in segment ? segment.blobPrefixes ?? [] : [];
-  const entries = [...segment.blobItems.map(objectEntry), ...groups.map(groupEntry)];
+  const objects = segment.blobItems.filter((item: BlobItem) => !isDirectory(item)).map(objectEntry);
+  const entries = [...objects, ...groups.map(groupEntry)];
   entries.sort((a, b) => compareKeys(nameOf(a), nameOf(b)));
   return { entries, token: continuationToken || undefined };
 }
@@ -97,6 +93,13 @@ function objectEntry({ name, properties }: BlobItem): ListEntry {
     etag: bareEtag(properties.etag),
     lastModified: properties.lastModified,
   };
+}
+
+/** Accounts with a hierarchical namespace list directories among the blobs, empty and marked so. */
+function isDirectory({ metadata }: BlobItem): boolean {
+  return Object.entries(metadata ?? {}).some(([name, value]) =>
+    name.toLowerCase() === "hdi_isfolder" && value === "true"
+  );
 }
 
 function groupEntry({ name }: BlobPrefix): ListEntry {

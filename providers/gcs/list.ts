@@ -1,5 +1,5 @@
 import { compareKeys } from "../key_order.ts";
-import { requireAnswers } from "../listed_entries.ts";
+import { newEntries, requireAnswers } from "../listed_entries.ts";
 import { type ListEntry, type ListOptions, StoreError } from "../object_store.ts";
 import { isRecord } from "./credentials.ts";
 import { bucketPath, OBJECT_FIELDS, storedObject } from "./paths.ts";
@@ -20,7 +20,7 @@ export async function* listObjects(
   let token: string | undefined;
   const seen = new Set<string>();
   let emptyPages = 0;
-  let last = startAfter;
+  const isNew = newEntries(startAfter, { action, where: session.description });
   for (;;) {
     const query = new URLSearchParams({
       prefix,
@@ -42,13 +42,7 @@ export async function* listObjects(
     }
     const entries = entriesOf(page);
     requireAnswers(entries, { prefix, action, where: session.description });
-    for (const entry of entries) {
-      const name = nameOf(entry);
-      // A group that spans pages is told with each; startOffset inside of a group brings it again.
-      if (last !== undefined && compareKeys(name, last) <= 0) continue;
-      last = name;
-      yield entry;
-    }
+    for (const entry of entries) if (isNew(entry)) yield entry;
     const next = page["nextPageToken"];
     if (typeof next !== "string" || next === "") return;
 

@@ -123,3 +123,18 @@ export interface DeletionError {
 export class PageError extends Error {
   override readonly name = "PageError";
 }
+
+/**
+ * Is a successful answer the page of a login, or of another server? By its type, unless something tells that a store
+ * made it: some (Swift, moto) give the type to answers without content, too.
+ * @param headers with names in lower case
+ */
+export function isPage(
+  method: string,
+  status: number,
+  headers: Readonly<Record<string, string | undefined>>,
+): boolean {
+  if (!/^text\/html\b/i.test(headers["content-type"] ?? "")) return false;
+  if (headers["etag"] !== undefined || headers["x-amz-request-id"] !== undefined) return false;
+  return status !== 204 && !(method === "PUT" && headers["content-length"] === "0");
+}

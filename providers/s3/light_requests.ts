@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { isIP } from "node:net";
 import { crc32 } from "node:zlib";
 import { collectAnswer } from "./answer.ts";
-import { PageError, type SendOptions } from "./api.ts";
+import { isPage, PageError, type SendOptions } from "./api.ts";
 import type { ObjectContent } from "../object_store.ts";
 import type { S3Config } from "./config.ts";
 import type { Credentials } from "./credentials.ts";
@@ -109,10 +109,9 @@ export function openRequests(
 
   const ask = async (request: Request, options: SendOptions): Promise<Answer & { xml: string }> => {
     const answer = await send(request, options);
-    const type = answer.headers["content-type"] ?? "";
-    if (/^text\/html\b/i.test(type)) {
+    if (isPage(request.method, answer.status, answer.headers)) {
       answer.body.destroy();
-      throw new PageError(`HTTP ${answer.status}, ${type}`);
+      throw new PageError(`HTTP ${answer.status}, ${answer.headers["content-type"]}`);
     }
     const xml = Buffer.from(await collectAnswer(answer.body)).toString("utf8");
     // Amazon begins to answer before it knows how it ends.

@@ -19,7 +19,7 @@ import {
 } from "@aws-sdk/client-s3";
 import { HttpRequest, HttpResponse } from "@smithy/core/protocols";
 import { collectAnswer } from "./answer.ts";
-import { PageError, type S3Api } from "./api.ts";
+import { isPage, PageError, type S3Api } from "./api.ts";
 import type { S3Config } from "./config.ts";
 import { credentialOptions } from "./credentials.ts";
 import type { HttpHandler } from "./http_handler.ts";
@@ -107,8 +107,9 @@ function refusePages(client: S3Client): void {
       const result = await next(args);
       const { response } = result;
       if (
-        HttpResponse.isInstance(response) && response.statusCode < 300 &&
-        /^text\/html\b/i.test(response.headers["content-type"] ?? "") &&
+        HttpRequest.isInstance(args.request) && HttpResponse.isInstance(response) &&
+        response.statusCode < 300 &&
+        isPage(args.request.method, response.statusCode, response.headers) &&
         commandName !== "GetObjectCommand" && commandName !== "HeadObjectCommand"
       ) throw new PageError(`HTTP ${response.statusCode}, ${response.headers["content-type"]}`);
       return result;

@@ -8,6 +8,7 @@ import {
   cephRgwInstalled,
   startCephRgw,
 } from "../servers/ceph_rgw.ts";
+import { ensureVersitygw, startVersitygw, type Versitygw } from "../servers/versitygw.ts";
 import { type BenchCluster, type BenchData, openBenchData } from "./data.ts";
 
 export interface BenchContext {
@@ -16,6 +17,8 @@ export interface BenchContext {
   readonly data: BenchData;
   /** Started when first asked for; data is on disk. */
   s3(): Promise<BenchS3>;
+  /** A second S3 server, which takes little time itself; null where it can't be had. */
+  versitygw(): Promise<Versitygw | null>;
   /** What is going on, for whoever waits. */
   readonly tell: (text: string) => void;
 }
@@ -61,6 +64,7 @@ export async function openContext(
   const { newest, packaged } = alone ? { newest: null, packaged: null } : await ensureBarman(tell);
   const data = await openBenchData(tell);
   let s3: Promise<BenchS3> | undefined;
+  let versitygw: Promise<Versitygw | null> | undefined;
   return {
     executable,
     peers: {
@@ -72,16 +76,25 @@ export async function openContext(
     },
     data,
     s3: () => s3 ??= startS3(),
+    versitygw: () => versitygw ??= startVersitygwIfThere(tell),
     tell,
     async close() {
       await data.stop();
       await (await s3)?.rgw.stop();
+      await (await versitygw)?.stop();
     },
   };
 }
 
 async function isThere(path: string): Promise<boolean> {
   return await access(path).then(() => true, () => false);
+}
+
+async function startVersitygwIfThere(tell: (text: string) => void): Promise<Versitygw | null> {
+  const found = await ensureVersitygw(tell);
+  if (!("missing" in found)) return await startVersitygw(found.path);
+  tell(`no versitygw: ${found.missing}`);
+  return null;
 }
 
 async function startS3(): Promise<BenchS3> {
@@ -200,8 +213,14 @@ export async function configurePgBackRest(
 
 /** Where WAL-G keeps its archive: S3 by HTTP, or a directory. */
 export type WalGStorage =
-  | { readonly kind: "s3"; readonly s3: BenchS3; readonly bucket: string }
+  | { readonly kind: "s3"; readonly server: S3Address; readonly bucket: string }
   | { readonly kind: "directory"; readonly path: string };
+
+export interface S3Address {
+  readonly endpoint: string;
+  readonly accessKeyId: string;
+  readonly secretAccessKey: string;
+}
 
 /** WAL-G is told all by its environment. */
 export function walGEnvironment(
@@ -212,10 +231,10 @@ export function walGEnvironment(
   const { server } = cluster;
   return {
     ...(storage.kind === "directory" ? { WALG_FILE_PREFIX: storage.path } : {
-      AWS_ACCESS_KEY_ID: storage.s3.rgw.accessKeyId,
-      AWS_SECRET_ACCESS_KEY: storage.s3.rgw.secretAccessKey,
+      AWS_ACCESS_KEY_ID: storage.server.accessKeyId,
+      AWS_SECRET_ACCESS_KEY: storage.server.secretAccessKey,
       AWS_REGION: "us-east-1",
-      AWS_ENDPOINT: storage.s3.rgw.endpoint,
+      AWS_ENDPOINT: storage.server.endpoint,
       AWS_S3_FORCE_PATH_STYLE: "true",
       WALG_S3_PREFIX: `s3://${storage.bucket}/wal-g`,
     }),

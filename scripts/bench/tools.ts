@@ -177,7 +177,7 @@ export async function backupTools(
       prepare: emptied,
     });
   };
-  walg("WAL-G", { kind: "s3", s3, bucket });
+  walg("WAL-G", { kind: "s3", server: s3.rgw, bucket });
   likeBarman("barman-cloud, HTTPS", ours, ["--endpoint-url", s3.tlsEndpoint, url]);
   await pgbackrest("pgBackRest, HTTPS", { kind: "s3", s3, bucket });
   likeBarman("barman-cloud, directory", ours, [`file://${directory}`]);

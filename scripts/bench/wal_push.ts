@@ -7,6 +7,7 @@ import {
   type BenchContext,
   type BenchS3,
   configurePgBackRest,
+  type S3Address,
   walGEnvironment,
 } from "./setup.ts";
 
@@ -39,23 +40,25 @@ export const walPush: Bench = async (context, partial) => {
 
 /** Each run archives the next segment; the first run, which warms up, finds an empty archive. */
 async function candidatesOf(
-  { executable, peers, data }: BenchContext,
+  { executable, peers, data, versitygw }: BenchContext,
   s3: BenchS3,
   cluster: BenchCluster,
   codec: Codec,
 ): Promise<Candidate[]> {
   const flags = codec === "none" ? [] : [`--${codec}`];
   const segment = (run: number) => cluster.wal[run] ?? "";
-  const url = `s3://${await s3.newBucket()}/${cluster.name}`;
-  const like = (program: string[], endpoint: string, server: string) => (run: number) => [
-    ...program,
-    ...flags,
-    "--endpoint-url",
-    endpoint,
-    url,
-    server,
-    segment(run),
-  ];
+  const bucket = await s3.newBucket();
+  const like = (program: string[], endpoint: string, server: string, where = bucket) => {
+    return (run: number) => [
+      ...program,
+      ...flags,
+      "--endpoint-url",
+      endpoint,
+      `s3://${where}/${cluster.name}`,
+      server,
+      segment(run),
+    ];
+  };
   const { env } = s3;
   const ours = [executable, "wal-archive"];
   const candidates: Candidate[] = [
@@ -78,15 +81,16 @@ async function candidatesOf(
     });
   }
   // It has no gzip.
-  if (peers.walg !== null && codec !== "gzip") {
+  const walg = (name: string, server: S3Address, bucket: string) => {
     const program = peers.walg;
-    const bucket = await s3.newBucket();
+    if (program === null || codec === "gzip") return;
     candidates.push({
-      name: "WAL-G",
+      name,
       command: (run) => [program, "wal-push", segment(run)],
-      env: walGEnvironment(cluster, codec, { kind: "s3", s3, bucket }),
+      env: walGEnvironment(cluster, codec, { kind: "s3", server, bucket }),
     });
-  }
+  };
+  walg("WAL-G", s3.rgw, await s3.newBucket());
   candidates.push({
     name: "barman-cloud, HTTPS",
     command: like(ours, s3.tlsEndpoint, "ours-tls"),
@@ -121,7 +125,7 @@ async function candidatesOf(
         ...ours,
         ...flags,
         `file://${store}`,
-        `${cluster.name}-${codec}-${url.split("/")[2]}`,
+        `${cluster.name}-${codec}-${bucket}`,
         segment(run),
       ],
       env,
@@ -130,6 +134,28 @@ async function candidatesOf(
       name: "pgBackRest, directory",
       command: (run) => onDisk.command(["archive-push", segment(run)]),
     });
+  }
+  const second = await versitygw();
+  if (second !== null) {
+    const where = await second.newBucket();
+    candidates.push({
+      name: "barman-cloud, versitygw",
+      command: like(ours, second.endpoint, "ours", where),
+      env: { ...env, ...second.env },
+    });
+    if (peers.barman !== null) {
+      candidates.push({
+        name: "Barman, versitygw",
+        command: like(
+          [join(peers.barman, "barman-cloud-wal-archive")],
+          second.endpoint,
+          "barman",
+          where,
+        ),
+        env: { ...env, ...second.env },
+      });
+    }
+    walg("WAL-G, versitygw", second, await second.newBucket());
   }
   return candidates;
 }

@@ -25,6 +25,8 @@ export function ensureVersitygw(tell?: (text: string) => void): Promise<GoProgra
 export interface Versitygw {
   /** `http://127.0.0.1:PORT` */
   readonly endpoint: string;
+  readonly accessKeyId: string;
+  readonly secretAccessKey: string;
   /** The environment for stores and processes under test, with nothing of the developer's own. */
   readonly env: Readonly<Record<string, string>>;
   /** The name of an empty bucket. */
@@ -77,6 +79,7 @@ export async function startVersitygw(program: string): Promise<Versitygw> {
     });
     return {
       endpoint,
+      ...keys,
       env: environmentOf(keys),
       async newBucket() {
         const Bucket = `barman-cloud-test-${crypto.randomUUID()}`;

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { requireAnswers } from "../../providers/listed_entries.ts";
+import { newEntries, requireAnswers } from "../../providers/listed_entries.ts";
 import { isStoreError, type ListEntry } from "../../providers/object_store.ts";
 
 const asked = { prefix: "p/srv/base/", action: "list p/srv/base/", where: 'bucket "b"' };
@@ -42,4 +42,19 @@ Deno.test("a listing of something else is an error, before anybody deletes by it
   for (const entry of [object(""), group("")]) {
     assert.throws(() => requireAnswers([entry], { ...asked, prefix: "" }), /without a name/);
   }
+});
+
+Deno.test("of several pages each entry is told once, and nothing is passed over in silence", () => {
+  const isNew = newEntries("b", asked);
+  const pages = [object("a"), object("b"), group("c/"), group("c/"), object("c0"), object("d")];
+  assert.deepEqual(pages.map(isNew), [false, false, true, false, true, true]);
+  // As accounts of Azure with a hierarchical namespace list.
+  const told = newEntries(undefined, asked);
+  assert.ok(told(object("p/srv/base/x/a")));
+  assert.throws(
+    () => told(object("p/srv/base/x-b")),
+    (error) =>
+      isStoreError(error, "other") &&
+      /not list in the order .*x-b" comes after/.test(error.message),
+  );
 });

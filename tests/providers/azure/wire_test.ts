@@ -1,3 +1,4 @@
+import type { ContainerClient } from "@azure/storage-blob";
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import type { ObjectStore } from "../../../providers/object_store.ts";
@@ -443,20 +444,31 @@ onTheWire("keys that Azure would change are refused", {}, async ({ store, proxy 
   assert.equal(proxy.seen.length, 0);
 });
 
+onTheWire(
+  "directories of a hierarchical namespace are no objects",
+  {},
+  async ({ store, proxy }) => {
+    await store.put("h/dir/file", pattern(1));
+    // As such accounts list them: blobs without content, marked.
+    const container = await containerOf(proxy);
+    const add = (name: string, metadata: Record<string, string>) =>
+      container.getBlockBlobClient(name).upload(new Uint8Array(0), 0, { metadata });
+    await add("h/dir", { hdi_isfolder: "true" });
+    await add("h/empty", { hdi_isfolder: "true" });
+    await add("h/none", { other: "true" });
+    assert.deepEqual(await namesIn(store, "h/"), ["h/dir/file", "h/none"]);
+    const grouped = await namesIn(store, "h/", { delimiter: "/" });
+    assert.deepEqual(grouped, ["h/dir/", "h/none"]);
+  },
+);
+
 function requests(proxy: HttpProxy, method: string, comp: string): SeenRequest[] {
   return proxy.seen.filter((one) => one.method === method && one.query.get("comp") === comp);
 }
 
 /** How many blocks lie under a key that are not part of an object, by looking at the last such answer. */
 async function uncommitted(proxy: HttpProxy, key: string): Promise<number> {
-  const { ContainerClient, StorageSharedKeyCredential } = await import("@azure/storage-blob");
-  if (server?.azurite === undefined) throw new Error("There is no server");
-  const path = proxy.seen[0]?.url.split(/[/?]/)[1] ?? "";
-  const { origin, account, key: secret } = server.azurite;
-  const container = new ContainerClient(
-    `${origin}/${account}/${path}`,
-    new StorageSharedKeyCredential(account, secret),
-  );
+  const container = await containerOf(proxy);
   try {
     const list = await container.getBlockBlobClient(key).getBlockList("uncommitted");
     return list.uncommittedBlocks?.length ?? 0;
@@ -464,6 +476,18 @@ async function uncommitted(proxy: HttpProxy, key: string): Promise<number> {
     assert.match(String(error), /not exist/);
     return 0;
   }
+}
+
+/** The container that was asked for something, past the provider. */
+async function containerOf(proxy: HttpProxy): Promise<ContainerClient> {
+  const { ContainerClient, StorageSharedKeyCredential } = await import("@azure/storage-blob");
+  if (server?.azurite === undefined) throw new Error("There is no server");
+  const path = proxy.seen[0]?.url.split(/[/?]/)[1] ?? "";
+  const { origin, account, key } = server.azurite;
+  return new ContainerClient(
+    `${origin}/${account}/${path}`,
+    new StorageSharedKeyCredential(account, key),
+  );
 }
 
 function md5(bytes: Uint8Array): string {

@@ -419,6 +419,28 @@ Deno.test("S3 answers: a 200 that is no answer of a store is neither a success n
   }
 });
 
+Deno.test("S3 answers: a store may call nothing at all HTML", async () => {
+  // As moto does, and Swift's s3api with a request id.
+  const type = { "content-type": "text/html; charset=UTF-8" };
+  const answers = ({ method }: Request): Answer =>
+    method === "DELETE"
+      ? { status: 204, headers: type }
+      : method === "PUT"
+      ? { status: 200, headers: { ...type, "content-length": "0" } }
+      : { status: 200, headers: { ...type, "x-amz-request-id": "tx1" }, bare: true };
+  for (const client of ["auto", "sdk"]) {
+    await withAnswers(answers, async ({ open }) => {
+      const store = await open({}, { BARMAN_CLOUD_S3_CLIENT: client });
+      await store.put("k", body);
+      await store.createBucket();
+      assert.ok(await store.bucketExists());
+      const listing = Array.fromAsync(store.listUploads("")).then(() => "listed", String);
+      assert.match(await listing, /the answer is no listing/);
+      await store.removeUpload({ key: "k", id: "u", size: 0 });
+    });
+  }
+});
+
 Deno.test("S3 answers: a part that is sent again counts against the bandwidth", async () => {
   const begun = xml("InitiateMultipartUploadResult", "<UploadId>u</UploadId>");
   const times: number[] = [];
