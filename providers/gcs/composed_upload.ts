@@ -115,7 +115,7 @@ export function startComposedUpload(
       action: `finish writing ${key}`,
       key,
       signal,
-      precondition: "exists",
+      precondition: last && options.createOnly === true ? "exists" : undefined,
       missing: "upload",
     } as const;
     const query = new URLSearchParams(writeQuery(settings, last && options.createOnly === true));

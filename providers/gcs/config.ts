@@ -35,7 +35,7 @@ export async function readGcsConfig({ env }: Pick<StoreOptions, "env">): Promise
     : `https://storage.${universe || "googleapis.com"}`;
   return {
     endpoint,
-    isGoogle: !emulator && !override,
+    isGoogle: !emulator && (!override || /(^|\.)googleapis\.com$/.test(new URL(endpoint).hostname)),
     isEmulator: Boolean(emulator),
     ca: await requestsCaBundle(env),
     project: env["GOOGLE_CLOUD_PROJECT"]?.trim() || env["GCLOUD_PROJECT"]?.trim() || undefined,

@@ -44,6 +44,8 @@ export interface Impersonation {
 export interface FoundCredentials {
   readonly credentials: GoogleCredentials;
   readonly origin: string;
+  /** From the file. */
+  readonly quotaProject?: string | undefined;
 }
 
 /** No token could be had, and whether it is worth trying again. */
@@ -96,7 +98,11 @@ async function fromFile(path: string, origin: string): Promise<FoundCredentials>
     // What the parser says may quote the key.
     throw new CredentialsError("denied", `${origin}, is not JSON`);
   }
-  return { credentials: parseCredentials(json, origin), origin };
+  const credentials = parseCredentials(json, origin);
+  const project = isRecord(json) ? json["quota_project_id"] : undefined;
+  // As Google's Python library reads them: the file of a service account names none.
+  const namesNone = typeof project !== "string" || credentials.kind === "service-account";
+  return { credentials, origin, quotaProject: namesNone ? undefined : project || undefined };
 }
 
 function isAbsent(error: unknown): boolean {

@@ -11,8 +11,10 @@ export interface ErrorContext {
   /** The store's description. */
   readonly where: string;
   readonly key?: string | undefined;
-  /** Kind of a failed precondition (412). */
+  /** Kind of a failed precondition (412), if the request has one. */
   readonly precondition?: "exists" | "changed" | undefined;
+  /** Does a conflict (409) say that it is there, as for buckets? Else it is a change at the same time, to be repeated. */
+  readonly conflictIsThere?: boolean | undefined;
   /** What an answer of 404 without a clear word means; an object when absent. */
   readonly missing?: "object" | "bucket" | "upload" | undefined;
   /** Where the credentials came from, for a person. */
@@ -58,7 +60,11 @@ function wordsIn(text: string, type: string): { code: string | undefined; messag
     }
   }
   const code = elementOf(text, "Code");
-  if (code !== undefined) return { code, message: elementOf(text, "Message") ?? "" };
+  if (code !== undefined) {
+    // Who may not do what, and other causes, are told there only.
+    const words = [elementOf(text, "Message"), elementOf(text, "Details")];
+    return { code, message: words.filter(Boolean).join(" ") };
+  }
   return { code: undefined, message: /html/i.test(type) && /</.test(text) ? "" : text };
 }
 
@@ -130,7 +136,12 @@ function judgeRefusal(refusal: Refusal, context: ErrorContext): Verdict {
       return { kind: "unavailable", reason: `the store asks to slow down (${detail})` };
     case "BadDigest":
       return { kind: "unreachable", reason: `our data came damaged (${detail})` };
+    // XML and JSON spell some of them differently.
     case "UserProjectMissing":
+    case "userProjectMissing":
+    case "UserProjectInvalid":
+    case "userProjectInvalid":
+    case "UserProjectAccessDenied":
     case "UserProjectAccountProblem":
     case "accountDisabled":
       return { kind: "denied", reason: `the project's billing refuses (${detail})` };
@@ -144,12 +155,21 @@ function judgeRefusal(refusal: Refusal, context: ErrorContext): Verdict {
   }
   if (status === 404) return judgeMissing(refusal, context);
   if (status === 412) {
-    return context.precondition === "exists"
-      ? { kind: "exists", reason: "an object with this key is there already" }
-      : { kind: "changed", reason: "the object was replaced in the meantime" };
+    // Comes with the code of a failed precondition, too.
+    if (
+      code === "orgPolicyConstraintFailed" || /violates constraint|constraints\//i.test(message)
+    ) {
+      return { kind: "denied", reason: `a policy of the organization refuses it (${detail})` };
+    }
+    if (context.precondition === "exists") {
+      return { kind: "exists", reason: "an object with this key is there already" };
+    }
+    if (context.precondition === "changed") {
+      return { kind: "changed", reason: "the object was replaced in the meantime" };
+    }
   }
   if (status === 409) {
-    return context.precondition === "exists"
+    return context.conflictIsThere === true
       ? { kind: "exists", reason: `it is there already (${detail})` }
       : { kind: "unavailable", reason: `another request works on the same thing (${detail})` };
   }

@@ -58,7 +58,9 @@ export async function federatedToken(
     // What the library throws holds the request, and so the subject's token: only its words go on.
     const words = (error instanceof Error ? error.message : String(error)).replace(/\s+/g, " ");
     throw new CredentialsError(
-      status !== undefined && (status === 429 || status >= 500) ? "unavailable" : "denied",
+      status !== undefined && (status === 408 || status === 429 || status >= 500)
+        ? "unavailable"
+        : "denied",
       `the federation refused: ${words.slice(0, 300)}`,
     );
   }
@@ -75,6 +77,13 @@ function clientOf(options: Readonly<Record<string, unknown>>, scope: string): Au
     );
   }
   const source = isRecord(options["credential_source"]) ? options["credential_source"] : {};
+  if (source["certificate"] !== undefined) {
+    // The library would go by connections of its own with it, and lose it for impersonation.
+    throw new CredentialsError(
+      "denied",
+      "federation by an X.509 certificate (credential_source.certificate) is not supported here; use another source",
+    );
+  }
   const client = source["environment_id"] !== undefined
     ? new AwsClient(options as unknown as AwsClientOptions)
     : source["executable"] !== undefined

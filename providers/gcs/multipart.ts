@@ -103,7 +103,6 @@ async function startXmlUpload(
         action: `finish writing ${key}`,
         key,
         signal,
-        precondition: "exists",
         missing: "upload",
       } as const;
       if (!state.completed) {

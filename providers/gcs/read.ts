@@ -108,7 +108,7 @@ export async function getObject(
     action: `read ${key}`,
     key,
     signal,
-    precondition: "changed",
+    precondition: etag === undefined ? undefined : "changed",
   };
   const refuse = (why: string) =>
     new StoreError("invalid", `Cannot read ${key} in ${session.description}: ${why}`, { key });

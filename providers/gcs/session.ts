@@ -27,6 +27,7 @@ export interface RequestContext extends Cancellable {
   readonly action: string;
   readonly key?: string | undefined;
   readonly precondition?: ErrorContext["precondition"];
+  readonly conflictIsThere?: ErrorContext["conflictIsThere"];
   readonly missing?: ErrorContext["missing"];
 }
 
@@ -83,6 +84,11 @@ export function openSession(bucket: string, config: GcsConfig, options: StoreOpt
       credentials: tokens?.origin() ?? "nowhere: it is an emulator",
     });
 
+  const userProject = async (): Promise<Record<string, string>> => {
+    const project = await tokens?.quotaProject();
+    return project === undefined ? {} : { "x-goog-user-project": project };
+  };
+
   /** One attempt, and one more with a new token when the first one was refused. */
   const attempt = async (request: GcsRequest, signal: AbortSignal | undefined) => {
     if (request.patient === true) patient ??= handlerWith(Math.max(readTimeout, PATIENT_TIMEOUT_S));
@@ -92,7 +98,11 @@ export function openSession(bucket: string, config: GcsConfig, options: StoreOpt
       const answer = await exchange(way, {
         method: request.method,
         url: config.endpoint + request.path,
-        headers: { ...request.headers, ...(authorization === undefined ? {} : { authorization }) },
+        headers: {
+          ...request.headers,
+          ...(authorization === undefined ? {} : { authorization }),
+          ...await userProject(),
+        },
         body: request.body,
         signal,
       });

@@ -72,7 +72,7 @@ function gcsStore(session: GcsSession, options: StoreOptions): ObjectStore {
 
 /** With the defaults of the project (location US), as Barman makes it. */
 async function createBucket(session: GcsSession, { signal }: Cancellable = {}): Promise<void> {
-  const context = { action: "create the bucket", signal, precondition: "exists" } as const;
+  const context = { action: "create the bucket", signal, conflictIsThere: true } as const;
   signal?.throwIfAborted();
   const project = await session.project(context);
   if (project === undefined && session.isGoogle) {

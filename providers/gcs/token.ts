@@ -29,6 +29,8 @@ export interface TokenSource {
   authorization(signal: AbortSignal | undefined): Promise<string>;
   /** The service refused this one. */
   forget(authorization: string): void;
+  /** The project that pays for requests and whose quotas they use, if the environment or the credentials name one. */
+  quotaProject(): Promise<string | undefined>;
   /** The project that the credentials belong to, if they tell. */
   project(): Promise<string | undefined>;
   /** Where the credentials came from, for a person. */
@@ -67,7 +69,8 @@ export function createTokenSource(options: TokenOptions): TokenSource {
   let token: Token | undefined;
   let underWay: Promise<Token> | undefined;
 
-  const credentials = async () => (found ??= await findCredentials(env)).credentials;
+  const resolved = async () => found ??= await findCredentials(env);
+  const credentials = async () => (await resolved()).credentials;
 
   const acquire = async (): Promise<Token> => {
     const late = AbortSignal.timeout(timeout);
@@ -96,6 +99,9 @@ export function createTokenSource(options: TokenOptions): TokenSource {
     },
     forget(authorization) {
       if (token?.authorization === authorization) token = undefined;
+    },
+    async quotaProject() {
+      return env["GOOGLE_CLOUD_QUOTA_PROJECT"]?.trim() || (await resolved()).quotaProject;
     },
     async project() {
       const own = await credentials();
@@ -150,6 +156,8 @@ async function requestToken(
   }
 }
 
+const TOKEN_AUDIENCE = "https://oauth2.googleapis.com/token";
+
 /** RFC 7523, as Google describes it for service accounts without a library. */
 function signedClaims(account: ServiceAccountKey, scope: string): string {
   const now = Math.floor(Date.now() / 1000);
@@ -157,7 +165,8 @@ function signedClaims(account: ServiceAccountKey, scope: string): string {
   const claims = {
     iss: account.clientEmail,
     scope,
-    aud: account.tokenUri,
+    // Wherever it is sent: a private address of the service asks for the same.
+    aud: TOKEN_AUDIENCE,
     iat: now,
     exp: now + 3600,
   };
@@ -217,7 +226,9 @@ function tokenOf(answer: Readonly<Record<string, unknown>>, url: string): Token 
   if (typeof token !== "string" || token === "") {
     throw new CredentialsError("denied", `${hostOf(url)} answered without a token`);
   }
-  return bearer(token, typeof seconds === "number" ? seconds * 1000 : 3_600_000);
+  // Some services tell it as text.
+  const lifetime = Number(seconds) * 1000;
+  return bearer(token, lifetime > 0 ? lifetime : 3_600_000);
 }
 
 function bearer(token: string, lifetimeMs: number): Token {
@@ -252,10 +263,17 @@ async function ask(handler: HttpHandler, call: HttpCall): Promise<Record<string,
   }
   if (status === 200 && isRecord(json)) return json;
   const reason = `${host} answered HTTP ${status}${reasonIn(json)}`;
-  if (status === 429 || status >= 500) {
+  if (status === 408 || isPassing(status) || saysTryAgain(json)) {
     throw new CredentialsError("unavailable", reason, retryAfter);
   }
   throw new CredentialsError("denied", reason);
+}
+
+/** What Google's libraries take for passing, whatever the status. */
+function saysTryAgain(json: unknown): boolean {
+  if (!isRecord(json)) return false;
+  const passing = ["internal_failure", "server_error", "temporarily_unavailable"];
+  return passing.some((word) => json["error"] === word || json["error_description"] === word);
 }
 
 /** OAuth's errors (`error`, `error_description`) and those of Google's APIs (`error.message`). */
@@ -303,6 +321,10 @@ const METADATA_READ_MS = 10_000;
 const METADATA_ATTEMPTS = 4;
 const METADATA_PAUSE_MS = 700;
 
+function isPassing(status: number): boolean {
+  return status === 429 || status >= 500;
+}
+
 /** The service of Google's machines that knows their service account. */
 function createMetadataService(env: StoreOptions["env"]): MetadataService {
   let handler: HttpHandler | undefined;
@@ -324,11 +346,12 @@ function createMetadataService(env: StoreOptions["env"]): MetadataService {
       signal,
     });
     const text = await textOf(answer, 1024 ** 2);
-    // Other clouds have a service of theirs at the same address.
-    if (answer.headers["metadata-flavor"] !== "Google") {
+    const isGoogles = answer.headers["metadata-flavor"] === "Google";
+    if (isGoogles) answering = host;
+    // Other clouds have a service of theirs at the same address. An overloaded one of Google's may forget the header.
+    if (!isGoogles && !isPassing(answer.status)) {
       throw new Error(`what answers at ${host} is not Google's metadata service`);
     }
-    answering = host;
     return { status: answer.status, text };
   };
 
@@ -339,7 +362,7 @@ function createMetadataService(env: StoreOptions["env"]): MetadataService {
       for (const host of answering === undefined ? hosts : [answering]) {
         try {
           const { status, text } = await askHost(host, path, signal);
-          if (status < 500 && status !== 429) return { status, text };
+          if (!isPassing(status)) return { status, text };
           reasons.push(`${host} answered HTTP ${status}`);
           again = true;
         } catch (error) {

@@ -44,8 +44,13 @@ async function* listXmlUploads(
       if (session.isGoogle) throw notFromTheStore(session, context);
       return yield* listComposedUploads(session, prefix, { signal });
     }
+    const isEncoded = elementOf(text, "EncodingType") === "url";
+    const keyIn = (xml: string, name: string) => {
+      const key = elementOf(xml, name) ?? "";
+      return isEncoded ? decoded(key) : key;
+    };
     for (const upload of elementsIn(text, "Upload")) {
-      const key = decoded(elementOf(upload, "Key") ?? "");
+      const key = keyIn(upload, "Key");
       const id = elementOf(upload, "UploadId") ?? "";
       if (key === "" || id === "" || !key.startsWith(prefix)) continue;
       const parts = await partsOf(session, key, id, { signal });
@@ -53,7 +58,7 @@ async function* listXmlUploads(
       const lastActivity = latest([elementOf(upload, "Initiated"), ...parts.modified]);
       yield { key, id, size: parts.size, ...(lastActivity === null ? {} : { lastActivity }) };
     }
-    const keyMarker = decoded(elementOf(text, "NextKeyMarker") ?? "");
+    const keyMarker = keyIn(text, "NextKeyMarker");
     const idMarker = elementOf(text, "NextUploadIdMarker") ?? "";
     const place = `${keyMarker}\n${idMarker}`;
     if (elementOf(text, "IsTruncated") !== "true") return;
@@ -74,8 +79,11 @@ async function partsOf(
   const context = { action, key, signal, missing: "upload" } as const;
   let size = 0;
   const modified: string[] = [];
-  for (let after = "0";;) {
-    const query = new URLSearchParams({ uploadId: id, "part-number-marker": after });
+  for (let after = "";;) {
+    const query = new URLSearchParams({
+      uploadId: id,
+      ...(after === "" ? {} : { "part-number-marker": after }),
+    });
     let text: string;
     try {
       const path = `${xmlPath(session.bucket, key)}?${query}`;

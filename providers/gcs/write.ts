@@ -28,7 +28,7 @@ export async function putObject(
     action: `write ${key}`,
     key,
     signal: options.signal,
-    precondition: "exists",
+    precondition: options.createOnly === true ? "exists" : undefined,
     missing: "bucket",
   } as const;
   options.signal?.throwIfAborted();

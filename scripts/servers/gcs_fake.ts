@@ -405,8 +405,9 @@ function listUploads({ query, response }: Call, bucket: Bucket): void {
     .filter((each) => keyMarker === null || each.place > place(keyMarker, idMarker));
   const page = found.slice(0, most);
   const last = page.at(-1);
-  const named = (key: string) =>
-    query.get("encoding-type") === "url" ? encodeURIComponent(key) : escaped(key);
+  const encodes = query.get("encoding-type") === "url";
+  const encoding = encodes ? "<EncodingType>url</EncodingType>" : "";
+  const named = (key: string) => encodes ? encodeURIComponent(key) : escaped(key);
   const list = page.map(({ id, upload }) =>
     `<Upload><Key>${named(upload.key)}</Key><UploadId>${id}</UploadId>` +
     `<StorageClass>STANDARD</StorageClass><Initiated>${upload.initiated}</Initiated></Upload>`
@@ -417,7 +418,7 @@ function listUploads({ query, response }: Call, bucket: Bucket): void {
     : "<IsTruncated>false</IsTruncated>";
   sendXml(
     response,
-    `<ListMultipartUploadsResult>${more}${list.join("")}</ListMultipartUploadsResult>`,
+    `<ListMultipartUploadsResult>${encoding}${more}${list.join("")}</ListMultipartUploadsResult>`,
   );
 }
 

@@ -71,8 +71,8 @@ export function jsonError(status: number, reason: string, message: string): Answ
 }
 
 /** An error as the XML API sends it. */
-export function xmlError(status: number, code: string, message: string): Answer {
+export function xmlError(status: number, code: string, message: string, details = ""): Answer {
   const body = `<?xml version='1.0' encoding='UTF-8'?><Error><Code>${code}</Code>` +
-    `<Message>${message}</Message></Error>`;
+    `<Message>${message}</Message><Details>${details}</Details></Error>`;
   return { status, headers: { "content-type": "application/xml; charset=UTF-8" }, body };
 }

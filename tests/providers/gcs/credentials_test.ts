@@ -87,7 +87,7 @@ const good = (): Answer => ({
 });
 
 Deno.test("Google credentials: a service account signs for its token", async () => {
-  await withStore(good, async ({ file, head, serviceAccount, asked, endpoint }) => {
+  await withStore(good, async ({ file, head, serviceAccount, asked }) => {
     const path = await file(serviceAccount());
     assert.equal((await head({ GOOGLE_APPLICATION_CREDENTIALS: path })).size, 5);
     const [grant] = asked;
@@ -101,7 +101,8 @@ Deno.test("Google credentials: a service account signs for its token", async () 
     assert.deepEqual(rest, {
       iss: "archiver@project-1.iam.gserviceaccount.com",
       scope: FULL_CONTROL,
-      aud: `${endpoint}/token`,
+      // Not where it is sent to, which may be a private address.
+      aud: "https://oauth2.googleapis.com/token",
     });
     assert.ok(exp - iat === 3600 && Math.abs(iat - Date.now() / 1000) < 60);
     const verify = createVerify("RSA-SHA256").update(`${header}.${claims}`);
@@ -129,6 +130,27 @@ Deno.test("Google credentials: gcloud's file, of a user, is found where gcloud p
     await file(user, "elsewhere/application_default_credentials.json");
     await rm(join(home, ".config"), { recursive: true });
     await head({ CLOUDSDK_CONFIG: join(home, "elsewhere") });
+  });
+});
+
+Deno.test("Google credentials: the project that pays is named in each request", async () => {
+  await withStore(good, async ({ file, head, serviceAccount, asked, endpoint }) => {
+    const payer = () => asked.at(-1)?.headers["x-goog-user-project"];
+    const user = await file({
+      type: "authorized_user",
+      client_id: "id",
+      client_secret: "sec",
+      refresh_token: "refresh",
+      token_uri: `${endpoint}/token`,
+      quota_project_id: "payer-1",
+    });
+    await head({ GOOGLE_APPLICATION_CREDENTIALS: user });
+    assert.equal(payer(), "payer-1");
+    await head({ GOOGLE_APPLICATION_CREDENTIALS: user, GOOGLE_CLOUD_QUOTA_PROJECT: "payer-2" });
+    assert.equal(payer(), "payer-2");
+    const account = await file(serviceAccount({ quota_project_id: "payer-3" }), "account.json");
+    await head({ GOOGLE_APPLICATION_CREDENTIALS: account });
+    assert.equal(payer(), undefined);
   });
 });
 
@@ -202,6 +224,16 @@ Deno.test("Google credentials: workload identity federation, through our connect
     assert.equal(error.kind, "denied");
     assert.match(error.message, /subject token is expired/);
     assert.ok(!JSON.stringify(error.message).includes("subject-token"));
+    const certificate = await file({
+      type: "external_account",
+      audience: "//iam.googleapis.com/x",
+      subject_token_type: "urn:ietf:params:oauth:token-type:mtls",
+      token_url: `${endpoint}/sts`,
+      credential_source: { certificate: { use_default_certificate_config: true } },
+    });
+    const refused = await failure(head({ GOOGLE_APPLICATION_CREDENTIALS: certificate }));
+    assert.equal(refused.kind, "denied");
+    assert.match(refused.message, /X\.509 certificate .* not supported/);
   });
 });
 
@@ -284,11 +316,26 @@ Deno.test("Google credentials: refusals and failures are told apart, without sec
 });
 
 Deno.test("Google credentials: a passing failure of the token service is passed over", async () => {
+  const passing: Answer[] = [
+    { status: 503 },
+    { status: 408 },
+    { status: 400, body: { error: "internal_failure" } },
+  ];
+  for (const failed of passing) {
+    let requests = 0;
+    const answers = (): Answer => ++requests < 2 ? failed : good();
+    await withStore(answers, async ({ file, head, serviceAccount }) => {
+      const path = await file(serviceAccount());
+      await head({ GOOGLE_APPLICATION_CREDENTIALS: path });
+      assert.equal(requests, 2);
+    });
+  }
+  // An overloaded metadata service, which forgets its header.
   let requests = 0;
-  const answers = (): Answer => ++requests < 2 ? { status: 503 } : good();
-  await withStore(answers, async ({ file, head, serviceAccount }) => {
-    const path = await file(serviceAccount());
-    await head({ GOOGLE_APPLICATION_CREDENTIALS: path });
+  const metadata = (): Answer =>
+    ++requests < 2 ? { status: 503 } : { ...good(), headers: { "metadata-flavor": "Google" } };
+  await withStore(metadata, async ({ head, host }) => {
+    await head({ GCE_METADATA_HOST: host });
     assert.equal(requests, 2);
   });
 });

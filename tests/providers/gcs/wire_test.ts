@@ -235,6 +235,21 @@ Deno.test("Google's answers: kinds of errors, in the words of both APIs", async 
     [{ status: 302, headers: { location: "http://x" } }, "invalid", /points elsewhere/],
     [{ status: 501 }, "invalid", /does not support/],
     [xmlError(403, "AccessDenied", "Access denied."), "denied", /AccessDenied: Access denied\)/],
+    [
+      xmlError(403, "AccessDenied", "Access denied.", "x@y lacks storage.objects.create"),
+      "denied",
+      /Access denied\. x@y lacks storage\.objects\.create\)/,
+    ],
+    // A change of the same object at the same time: nothing says that there is one.
+    [jsonError(409, "conflict", "… edited during the operation."), "unavailable", /same thing/],
+    [
+      jsonError(412, "conditionNotMet", "Request violates constraint 'constraints/gcp.restrict…'"),
+      "denied",
+      /a policy of the organization refuses it \(HTTP 412, conditionNotMet: Request violates/,
+    ],
+    [jsonError(412, "orgPolicyConstraintFailed", "…"), "denied", /policy/],
+    [jsonError(400, "userProjectMissing", "Bucket is requester pays"), "denied", /billing/],
+    [xmlError(400, "UserProjectMissing", "…"), "denied", /billing/],
   ];
   for (const [answer, kind, message] of cases) {
     await withStore([answer], async ({ open }) => {
@@ -245,6 +260,28 @@ Deno.test("Google's answers: kinds of errors, in the words of both APIs", async 
       assert.equal(error.key, "k");
     });
   }
+});
+
+Deno.test("Google's answers: a failed condition is ours only where one was sent", async () => {
+  await withStore([jsonError(412, "conditionNotMet", "…")], async ({ open }) => {
+    const store = await open({}, "once");
+    assert.equal((await failure(store.put("k", body))).kind, "invalid");
+    assert.equal((await failure(store.get("k"))).kind, "invalid");
+    assert.equal((await failure(store.get("k", { etag: "7" }))).kind, "changed");
+    assert.equal((await failure(store.createBucket())).kind, "invalid");
+  });
+});
+
+Deno.test("Google's answers: who changes an object at the same moment is not who made it", async () => {
+  const busy = jsonError(409, "conflict", "The metadata for object k was edited.");
+  await withStore([busy, { body: { generation: "1" } }], async ({ open, asked }) => {
+    await (await open()).put("k", body, { createOnly: true });
+    assert.equal(asked.length, 2);
+  });
+  await withStore([busy, jsonError(412, "conditionNotMet", "…")], async ({ open }) => {
+    const error = await failure((await open()).put("k", body, { createOnly: true }));
+    assert.equal(error.kind, "exists");
+  });
 });
 
 Deno.test("Google's answers: a 404 tells the object from the bucket, or the bucket is asked for", async () => {
