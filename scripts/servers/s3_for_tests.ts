@@ -1,6 +1,6 @@
 /**
  * The S3 server that tests use: a throwaway Ceph RGW where its packages are installed, else the one
- * that the environment names, else none.
+ * that the environment names, else versitygw, which Go builds, else none.
  *
  * - `TEST_S3_ENDPOINT` with the AWS SDK's variables (AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_REGION …)
  * - `TEST_S3_BUCKET`: use this bucket instead of making and removing one for each test file
@@ -14,8 +14,12 @@ import {
 } from "@aws-sdk/client-s3";
 import { skipUnless } from "../../tests/skips.ts";
 import { CEPH_RGW_INSTALL, cephRgwInstalled, startCephRgw } from "./ceph_rgw.ts";
+import { environmentOf, type Keys } from "./s3_environment.ts";
+import { startVersitygwForTests } from "./versitygw.ts";
 
 export interface S3ForTests {
+  /** `named` by the environment. */
+  readonly kind: "ceph" | "versitygw" | "named";
   readonly endpoint: string;
   /**
    * The environment for stores and for processes under test: credentials, and nothing of the
@@ -44,21 +48,21 @@ const SHARED = "TEST_S3_SHARED";
 interface Shared {
   readonly endpoint: string;
   readonly keys: Keys;
-  readonly rgw: RgwForTests;
-}
-
-interface Keys {
-  readonly accessKeyId: string;
-  readonly secretAccessKey: string;
+  readonly rgw?: RgwForTests | undefined;
 }
 
 /** @returns null when there is none; what would enable it has then been said. */
 export async function startS3ForTests(): Promise<S3ForTests | null> {
   const shared = Deno.env.get(SHARED);
-  if (shared !== undefined && shared !== "") return fromRgw(JSON.parse(shared), async () => {});
+  if (shared !== undefined && shared !== "") return fromShared(JSON.parse(shared), async () => {});
   if (await cephRgwInstalled()) return await startRgw();
   const endpoint = Deno.env.get("TEST_S3_ENDPOINT");
   if (endpoint !== undefined && endpoint !== "") return named(endpoint);
+  const versitygw = await startVersitygwForTests();
+  if (versitygw !== null) {
+    const { endpoint, accessKeyId, secretAccessKey, stop } = versitygw;
+    return fromShared({ endpoint, keys: { accessKeyId, secretAccessKey } }, stop);
+  }
   skipUnless(
     false,
     "Tests against a real S3 server",
@@ -74,10 +78,10 @@ async function startRgw(): Promise<S3ForTests> {
   if (tlsEndpoint === undefined || caFile === undefined) throw new Error("RGW came without TLS");
   const { endpoint, accessKeyId, secretAccessKey, kmsKeyId } = server;
   const rgw = { tlsEndpoint, caFile, kmsKeyId, stranger: await server.addUser() };
-  return fromRgw({ endpoint, keys: { accessKeyId, secretAccessKey }, rgw }, server.stop);
+  return fromShared({ endpoint, keys: { accessKeyId, secretAccessKey }, rgw }, server.stop);
 }
 
-function fromRgw(shared: Shared, stop: () => Promise<void>): S3ForTests {
+function fromShared(shared: Shared, stop: () => Promise<void>): S3ForTests {
   const { endpoint, keys, rgw } = shared;
   const env = { ...environmentOf(keys), [SHARED]: JSON.stringify(shared) };
   const client = new S3Client({
@@ -87,6 +91,7 @@ function fromRgw(shared: Shared, stop: () => Promise<void>): S3ForTests {
     credentials: keys,
   });
   return {
+    kind: rgw === undefined ? "versitygw" : "ceph",
     endpoint,
     env,
     rgw,
@@ -95,17 +100,6 @@ function fromRgw(shared: Shared, stop: () => Promise<void>): S3ForTests {
       client.destroy();
       await stop();
     },
-  };
-}
-
-/** The developer's configuration files and the cloud's metadata service stay out of the tests. */
-export function environmentOf(keys: Keys): Record<string, string> {
-  return {
-    AWS_ACCESS_KEY_ID: keys.accessKeyId,
-    AWS_SECRET_ACCESS_KEY: keys.secretAccessKey,
-    AWS_CONFIG_FILE: "/dev/null",
-    AWS_SHARED_CREDENTIALS_FILE: "/dev/null",
-    AWS_EC2_METADATA_DISABLED: "true",
   };
 }
 
@@ -124,6 +118,7 @@ function named(endpoint: string): S3ForTests {
   const bucket = Deno.env.get("TEST_S3_BUCKET");
   const made: string[] = [];
   return {
+    kind: "named",
     endpoint,
     env,
     rgw: undefined,

