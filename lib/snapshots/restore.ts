@@ -2,6 +2,7 @@
  * Restore of a backup made of disk snapshots. Its data comes back as disks that are made from the snapshots; what is
  * left to do is to see that they are the right ones in the right places, and to add `backup_label`.
  */
+import { createHash } from "node:crypto";
 import { chown, open, rename, rm, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import process from "node:process";
@@ -278,9 +279,13 @@ export function mountCommands(created: readonly CreatedDisk[]): string[] {
   });
 }
 
+/** `SNAPSHOT-SUFFIX`. One that is too long is cut, and told from others that begin like it by a hash of the whole. */
 function diskName(snapshot: Identifiers, suffix: string, maxLength: number): string {
   const name = String(snapshot.get("snapshot_name") ?? snapshot.get("snapshot_id") ?? "restored");
-  return `${name.slice(0, maxLength - suffix.length - 1)}-${suffix}`;
+  const room = maxLength - suffix.length - 1;
+  if (name.length <= room) return `${name}-${suffix}`;
+  const hash = createHash("sha256").update(name).digest("hex").slice(0, 8);
+  return `${name.slice(0, room - hash.length - 1)}-${hash}-${suffix}`;
 }
 
 /** findmnt shows some that the kernel sets by itself and `mount` does not take. */

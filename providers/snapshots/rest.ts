@@ -142,7 +142,13 @@ export function statusOf(error: unknown): number | undefined {
   return error.cause.status;
 }
 
-/** Both clouds answer `{"error": {"code": …, "message": …}}`; Google has its reason in a list below. */
+/** What a service said with a status that is none of 2xx; empty when there was no answer. */
+export function wordsOf(error: unknown): string {
+  if (!(error instanceof SnapshotError) || !(error.cause instanceof Refusal)) return "";
+  return toldBy(error.cause);
+}
+
+/** Both clouds answer `{"error": {"code": …, "message": …}}`; Google has its reason in lists below. */
 function wordsIn(text: string): Refusal["words"] {
   let json: unknown;
   try {
@@ -152,10 +158,10 @@ function wordsIn(text: string): Refusal["words"] {
     return { code: undefined, message: "" };
   }
   const error = recordOf(recordOf(json)["error"]);
-  const [first] = listOf(error["errors"]);
-  const code = recordOf(first)["reason"] ?? error["code"];
+  const reasonIn = (list: unknown) =>
+    listOf(list).map((item) => textAt(recordOf(item), "reason")).find((text) => text !== null);
   return {
-    code: typeof code === "string" ? code : undefined,
+    code: reasonIn(error["errors"]) ?? textAt(error, "code") ?? reasonIn(error["details"]),
     message: typeof error["message"] === "string" ? oneLine(error["message"]) : "",
   };
 }
@@ -188,18 +194,32 @@ function judge(error: unknown, options: JsonClientOptions): Verdict {
   };
 }
 
-function judgeRefusal({ status, words }: Refusal): Verdict {
-  const told = [`HTTP ${status}`, words.code, words.message].filter(Boolean).join(", ");
+function judgeRefusal(refusal: Refusal): Verdict {
+  const { status, words: { code = "" } } = refusal;
+  const told = toldBy(refusal);
   const throttled = status === 429 || status === 408 ||
-    /^(rateLimitExceeded|userRateLimitExceeded|TooManyRequests)$/.test(words.code ?? "");
+    /^(rateLimitExceeded|userRateLimitExceeded|RATE_LIMIT_EXCEEDED|TooManyRequests)$/.test(code);
   if (throttled) return { kind: "unreachable", reason: told, retryable: true };
   if (status === 404) return { kind: "not-found", reason: told, retryable: false };
+  // Google's, with 403.
+  if (code === "quotaExceeded") {
+    const reason = `a quota is used up (${told}); delete what is not needed or ask for more`;
+    return { kind: "failed", reason, retryable: false };
+  }
+  if (/^(accessNotConfigured|SERVICE_DISABLED)$/.test(code)) {
+    const reason = `the API is not enabled (${told}); enable it for the project`;
+    return { kind: "failed", reason, retryable: false };
+  }
   if (status === 401 || status === 403) {
     const reason = `access denied (${told}); look at what the credentials may do`;
     return { kind: "denied", reason, retryable: false };
   }
   if (status >= 500) return { kind: "unreachable", reason: told, retryable: true };
   return { kind: "failed", reason: told, retryable: false };
+}
+
+function toldBy({ status, words }: Refusal): string {
+  return [`HTTP ${status}`, words.code, words.message].filter(Boolean).join(", ");
 }
 
 /** Milliseconds; Retry-After is a number of seconds or a date. */

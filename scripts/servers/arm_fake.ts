@@ -55,7 +55,11 @@ export interface ArmFake extends AsyncDisposable {
   readonly calls: { readonly method: string; readonly path: string; readonly body: unknown }[];
   /** By `PUT snapshots`, `DELETE disks`, `POST attachDetachDataDisks`. */
   readonly behaviour: Map<string, ArmBehaviour>;
-  addMachine(group: string, name: string, more?: { zones?: string[] }): FakeResource;
+  addMachine(
+    group: string,
+    name: string,
+    more?: { zones?: string[]; bootDiskType?: string },
+  ): FakeResource;
   addDisk(machine: FakeResource, name: string, lun: number, more?: Json): FakeResource;
 }
 
@@ -112,13 +116,13 @@ export async function startArmFake(): Promise<ArmFake> {
     snapshots: new Map(),
     calls: [],
     behaviour: new Map(),
-    addMachine(group, name, { zones } = {}) {
+    addMachine(group, name, { zones, bootDiskType = "Premium_LRS" } = {}) {
       const machine = resource(group, "virtualMachines", name);
       machine.zones = zones;
       machine.properties["storageProfile"] = {
         osDisk: {
           name: `${name}_OsDisk`,
-          managedDisk: { storageAccountType: "Premium_LRS", id: "/os" },
+          managedDisk: { storageAccountType: bootDiskType, id: "/os" },
         },
         dataDisks: [],
       };
@@ -126,8 +130,7 @@ export async function startArmFake(): Promise<ArmFake> {
       return machine;
     },
     addDisk(machine, name, lun, more = {}) {
-      const [, group = ""] = /resourceGroups\/([^/]+)/.exec(machine.id) ?? [];
-      const disk = resource(group, "disks", name);
+      const disk = resource(groupOf(machine.id), "disks", name);
       disk.properties = {
         provisioningState: "Succeeded",
         diskSizeGB: 100,
@@ -184,6 +187,14 @@ async function serve(
       404,
       "SubscriptionNotFound",
       `The subscription '${subscription}' could not be found.`,
+    );
+  }
+  const group = groupOf(path);
+  if (![...fake.machines.values()].some(({ id }) => key(groupOf(id)) === key(group))) {
+    throw new Refused(
+      404,
+      "ResourceGroupNotFound",
+      `Resource group '${group}' could not be found.`,
     );
   }
   const behaviour = fake.behaviour.get(`${method} ${action ?? kind}`) ?? {};
@@ -264,6 +275,18 @@ function put(
   if (creation["createOption"] !== "Copy" || from === undefined) {
     throw new Refused(404, "NotFound", `${source} is not found.`);
   }
+  const sectors = sectorsOf(fake, from);
+  const sku = String(record(body["sku"])["name"] ?? "");
+  if (table === fake.disks && sectors === 4096 && !WITH_LARGE_SECTORS.test(sku)) {
+    throw new Refused(
+      400,
+      "BadRequest",
+      `A disk of type ${sku} can't be made from a snapshot with a logical sector size of 4096.`,
+    );
+  }
+  if (/_ZRS$/.test(sku) && body["zones"] !== undefined) {
+    throw new Refused(400, "BadRequest", `Zones can't be specified for a disk of type ${sku}.`);
+  }
   const resource: FakeResource = {
     id: path,
     name,
@@ -273,6 +296,10 @@ function put(
     sku: body["sku"] as Json | undefined,
     properties: {
       ...properties,
+      creationData: {
+        ...creation,
+        ...(sectors === undefined ? {} : { logicalSectorSize: sectors }),
+      },
       diskSizeGB: from.properties["diskSizeGB"] ?? 100,
       provisioningState: "Updating",
     },
@@ -284,6 +311,16 @@ function put(
     resource.properties["provisioningState"] = "Succeeded";
     if (behaviour.failure !== undefined) table.delete(key(path));
   }, { ...resource, properties: { ...properties, provisioningState: "Updating" } });
+}
+
+const WITH_LARGE_SECTORS = /^(UltraSSD_LRS|PremiumV2_LRS)$/;
+
+/** Snapshots have the logical sector size of their disk, which only disks of two types tell. */
+function sectorsOf(fake: ArmFake, { id, sku, properties }: FakeResource): number | undefined {
+  const told = record(properties["creationData"])["logicalSectorSize"];
+  if (typeof told === "number") return told;
+  const isLarge = fake.disks.has(key(id)) && WITH_LARGE_SECTORS.test(String(sku?.["name"]));
+  return isLarge ? 4096 : undefined;
 }
 
 function attach(
@@ -379,6 +416,10 @@ function send(response: http.ServerResponse, status: number, body: unknown): voi
 
 function dataDisksOf(machine: FakeResource): Json[] {
   return record(machine.properties["storageProfile"])["dataDisks"] as Json[];
+}
+
+function groupOf(id: string): string {
+  return /\/resourceGroups\/([^/]+)/i.exec(id)?.[1] ?? "";
 }
 
 /** Names and groups don't care about case. */

@@ -16,6 +16,8 @@ type Json = Record<string, unknown>;
 export interface FakeDisk {
   readonly name: string;
   readonly zone: string;
+  /** Of a regional disk. */
+  region?: string;
   readonly sizeGb: string;
   readonly type: string;
   readonly sourceSnapshot: string | undefined;
@@ -44,7 +46,12 @@ export interface ComputeBehaviour {
   failure?: { readonly code: string; readonly message: string };
   readonly warning?: { readonly code: string; readonly message: string };
   /** Refused at once. */
-  refusal?: { readonly status: number; readonly reason: string };
+  refusal?: {
+    readonly status: number;
+    readonly reason: string;
+    /** Told as google.rpc.ErrorInfo only. */
+    readonly inDetails?: boolean;
+  };
   /** Refused when it sets labels, as without compute.snapshots.setLabels. */
   noLabels?: boolean;
   /** It is done and the connection is cut instead of an answer; so many times. */
@@ -55,6 +62,8 @@ export interface ComputeFake extends AsyncDisposable {
   /** Ends with `/compute/v1`. */
   readonly endpoint: string;
   readonly project: string;
+  /** By which the project may be asked for, too; answers name its id. */
+  readonly projectNumber: string;
   readonly zone: string;
   /** Text of a service account's key file. */
   readonly credentials: string;
@@ -70,6 +79,7 @@ export interface ComputeFake extends AsyncDisposable {
 }
 
 const PROJECT = "my-project";
+const PROJECT_NUMBER = "415104041262";
 const ZONE = "europe-west1-b";
 export const TOKEN = "token-of-the-service-account";
 
@@ -90,7 +100,12 @@ interface State {
 }
 
 class Refused extends Error {
-  constructor(readonly status: number, readonly reason: string, message: string) {
+  constructor(
+    readonly status: number,
+    readonly reason: string,
+    message: string,
+    readonly inDetails = false,
+  ) {
     super(message);
   }
 }
@@ -100,9 +115,12 @@ export async function startComputeFake(): Promise<ComputeFake> {
   const server = http.createServer((request, response) => {
     serve(fake, state, request, response).catch((error) => {
       if (!(error instanceof Refused) || response.destroyed) return response.destroy();
-      const { status, reason, message } = error;
-      const errors = [{ message, domain: "global", reason }];
-      send(response, status, { error: { code: status, message, errors } });
+      const { status, reason, message, inDetails } = error;
+      const info = { "@type": "type.googleapis.com/google.rpc.ErrorInfo", reason };
+      const told = inDetails
+        ? { details: [{ "@type": "type.googleapis.com/google.rpc.Help" }, info] }
+        : { errors: [{ message, domain: "global", reason }] };
+      send(response, status, { error: { code: status, message, ...told } });
     });
   });
   server.listen(0, "127.0.0.1");
@@ -114,6 +132,7 @@ export async function startComputeFake(): Promise<ComputeFake> {
   const fake: ComputeFake = {
     endpoint: `${origin}/compute/v1`,
     project: PROJECT,
+    projectNumber: PROJECT_NUMBER,
     zone: ZONE,
     credentials: JSON.stringify({
       type: "service_account",
@@ -188,7 +207,8 @@ async function serve(
   const path = decodeURIComponent(url.pathname).replace(/^\/compute\/v1\//, "");
   const body = text === "" ? {} : JSON.parse(text) as Json;
   const [, project, scope = "", kind = "", name = "", action] =
-    /^projects\/([^/]+)\/(global|zones\/[^/]+)\/([^/]+)(?:\/([^/]+))?(?:\/([^/]+))?$/.exec(path) ??
+    /^projects\/([^/]+)\/(global|(?:zones|regions)\/[^/]+)\/([^/]+)(?:\/([^/]+))?(?:\/([^/]+))?$/
+      .exec(path) ??
       [];
   if (kind === "operations") {
     const operation = state.operations.get(name);
@@ -201,7 +221,9 @@ async function serve(
     return send(response, 200, described(fake, operation));
   }
   fake.calls.push({ method, path, body });
-  if (project !== fake.project) throw notFound(`projects/${project}`);
+  if (project !== fake.project && project !== fake.projectNumber) {
+    throw notFound(`projects/${project}`);
+  }
   const behaviour = fake.behaviour.get(`${method} ${action ?? kind}`) ?? {};
   const { refusal } = behaviour;
   const hasLabels = Object.keys(record(body["labels"])).length > 0;
@@ -217,6 +239,7 @@ async function serve(
       refusal.status,
       refusal.reason,
       `The request was refused (${refusal.reason}).`,
+      refusal.inDetails,
     );
   }
   if (method === "GET") return send(response, 200, found(fake, scope, kind, name, path));
@@ -305,11 +328,15 @@ function change(fake: ComputeFake, request: Change): () => void {
   if (method === "POST" && kind === "disks") {
     const source = fake.snapshots.get(lastOf(String(body["sourceSnapshot"])));
     if (source === undefined) throw notFound(String(body["sourceSnapshot"]));
+    const type = String(body["type"] ?? `zones/${ZONE}/diskTypes/pd-standard`);
+    if (!type.includes(`zones/${ZONE}/diskTypes/`)) {
+      throw new Refused(400, "invalid", `Invalid value for field 'resource.type': '${type}'.`);
+    }
     const disk: FakeDisk = {
       name: newName(),
       zone: ZONE,
       sizeGb: "200",
-      type: lastOf(String(body["type"] ?? "pd-standard")),
+      type: lastOf(type),
       sourceSnapshot: source.name,
       labels: record(body["labels"]) as Record<string, string>,
     };
@@ -352,19 +379,21 @@ function change(fake: ComputeFake, request: Change): () => void {
 }
 
 function found(fake: ComputeFake, scope: string, kind: string, name: string, path: string): Json {
-  const zone = `${fake.endpoint}/projects/${PROJECT}/${scope}`;
+  const home = `${fake.endpoint}/projects/${PROJECT}`;
+  const placeOf = (disk: FakeDisk | undefined) =>
+    disk?.region === undefined ? `zones/${ZONE}` : `regions/${disk.region}`;
   const instance = fake.instances.get(name);
   if (kind === "instances" && instance !== undefined && scope === `zones/${ZONE}`) {
     return {
       kind: "compute#instance",
       name,
-      zone,
+      zone: `${home}/${scope}`,
       status: "RUNNING",
       disks: instance.disks.map(({ deviceName, disk, boot }, index) => ({
         kind: "compute#attachedDisk",
         type: "PERSISTENT",
         mode: "READ_WRITE",
-        source: `${zone}/disks/${disk}`,
+        source: `${home}/${placeOf(fake.disks.get(disk))}/disks/${disk}`,
         deviceName,
         index,
         boot,
@@ -372,16 +401,15 @@ function found(fake: ComputeFake, scope: string, kind: string, name: string, pat
     };
   }
   const disk = fake.disks.get(name);
-  if (kind === "disks" && disk !== undefined && scope === `zones/${ZONE}`) {
+  if (kind === "disks" && disk !== undefined && scope === placeOf(disk)) {
     return {
       kind: "compute#disk",
       name,
       sizeGb: disk.sizeGb,
       status: "READY",
-      type: `${zone}/diskTypes/${disk.type}`,
+      type: `${home}/${scope}/diskTypes/${disk.type}`,
       ...(disk.sourceSnapshot === undefined ? {} : {
-        sourceSnapshot:
-          `${fake.endpoint}/projects/${PROJECT}/global/snapshots/${disk.sourceSnapshot}`,
+        sourceSnapshot: `${home}/global/snapshots/${disk.sourceSnapshot}`,
       }),
       labels: disk.labels,
     };

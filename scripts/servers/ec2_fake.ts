@@ -47,7 +47,11 @@ export interface FakeSnapshot {
 }
 
 /** How one call goes wrong. `lost`: it is done, and the connection is cut instead of an answer. */
-export type Mishap = "lost" | { readonly status: number; readonly code: string };
+export type Mishap = "lost" | {
+  readonly status: number;
+  readonly code: string;
+  readonly message?: string;
+};
 
 export interface Ec2Fake extends AsyncDisposable {
   readonly endpoint: string;
@@ -174,7 +178,8 @@ async function serve(
   }
   const mishap = fake.mishaps.get(action)?.shift();
   if (mishap !== undefined && mishap !== "lost") {
-    throw new Refused(mishap.code, "as the test wants it", mishap.status);
+    const { code, message = "as the test wants it", status } = mishap;
+    throw new Refused(code, message, status);
   }
   const handler = ACTIONS[action];
   if (handler === undefined) {
@@ -202,9 +207,9 @@ const ACTIONS: Readonly<Record<string, (fake: Ec2Fake, params: URLSearchParams) 
     }
     const found = [...fake.instances.values()].filter(({ id, name, state }) =>
       (ids.length === 0 || ids.includes(id)) && filters(params).every(([filter, values]) => {
-        if (filter === "instance-id") return values.includes(id);
-        if (filter === "tag:Name") return values.includes(name);
-        if (filter === "instance-state-name") return values.includes(state);
+        if (filter === "instance-id") return matches(values, id);
+        if (filter === "tag:Name") return matches(values, name);
+        if (filter === "instance-state-name") return matches(values, state);
         throw new Refused("InvalidParameterValue", `The filter '${filter}' is invalid`);
       })
     );
@@ -234,9 +239,9 @@ const ACTIONS: Readonly<Record<string, (fake: Ec2Fake, params: URLSearchParams) 
     const found = [...fake.volumes.values()].filter((volume) =>
       filters(params).every(([filter, values]) => {
         if (filter === "attachment.instance-id") {
-          return values.includes(volume.attachment?.instance ?? "");
+          return matches(values, volume.attachment?.instance ?? "");
         }
-        if (filter === "volume-id") return values.includes(volume.id) && isKnown(fake, volume.id);
+        if (filter === "volume-id") return matches(values, volume.id) && isKnown(fake, volume.id);
         throw new Refused("InvalidParameterValue", `The filter '${filter}' is invalid`);
       })
     );
@@ -298,10 +303,10 @@ const ACTIONS: Readonly<Record<string, (fake: Ec2Fake, params: URLSearchParams) 
       (ids.length === 0 || ids.includes(snapshot.id)) &&
       filters(params).every(([filter, values]) => {
         if (filter === "snapshot-id") {
-          return values.includes(snapshot.id) && isKnown(fake, snapshot.id);
+          return matches(values, snapshot.id) && isKnown(fake, snapshot.id);
         }
-        if (filter === "description") return values.includes(snapshot.description);
-        if (filter === "volume-id") return values.includes(snapshot.volume);
+        if (filter === "description") return matches(values, snapshot.description);
+        if (filter === "volume-id") return matches(values, snapshot.volume);
         throw new Refused("InvalidParameterValue", `The filter '${filter}' is invalid`);
       })
     );
@@ -343,6 +348,15 @@ const ACTIONS: Readonly<Record<string, (fake: Ec2Fake, params: URLSearchParams) 
     }
     inRange(duration, 1, 36_500);
     inRange(coolOff, 1, 72);
+    // Once it counts, a lock in compliance mode can only be made longer.
+    const before = snapshot.lock;
+    if (before?.mode === "compliance" && before.coolOff === undefined) {
+      const isLonger = mode === "compliance" && coolOff === undefined &&
+        (Number(duration) > Number(before.duration) || (expires ?? "") > (before.expires ?? ""));
+      if (!isLonger) {
+        throw new Refused("InvalidParameterValue", `The lock of ${id} can only be made longer.`);
+      }
+    }
     snapshot.lock = { mode, duration, coolOff, expires };
     return `<snapshotId>${id}</snapshotId><lockState>${lockState(snapshot.lock)}</lockState>` +
       `<lockCreatedOn>${new Date().toISOString()}</lockCreatedOn>`;
@@ -352,11 +366,17 @@ const ACTIONS: Readonly<Record<string, (fake: Ec2Fake, params: URLSearchParams) 
     const ids = listed(params, "SnapshotId");
     const items = [...fake.snapshots.values()]
       .filter(({ id, lock }) => lock !== undefined && (ids.length === 0 || ids.includes(id)))
-      .map(({ id, lock }) =>
-        `<item><snapshotId>${id}</snapshotId><lockState>${
+      .map(({ id, lock }) => {
+        const duration = lock?.duration === undefined
+          ? ""
+          : `<lockDuration>${lock.duration}</lockDuration>`;
+        const expires = lock?.expires === undefined
+          ? ""
+          : `<lockExpiresOn>${lock.expires}</lockExpiresOn>`;
+        return `<item><snapshotId>${id}</snapshotId><lockState>${
           lock && lockState(lock)
-        }</lockState></item>`
-      );
+        }</lockState>${duration}${expires}</item>`;
+      });
     return `<snapshotSet>${items.join("")}</snapshotSet>`;
   },
 
@@ -392,7 +412,7 @@ const ACTIONS: Readonly<Record<string, (fake: Ec2Fake, params: URLSearchParams) 
       throw new Refused("InvalidVolume.ZoneMismatch", "The volume is not in the same zone");
     }
     const inUse = [...fake.volumes.values()].some(({ attachment }) =>
-      attachment?.instance === instance.id && attachment.device === device
+      attachment?.instance === instance.id && onXen(attachment.device) === onXen(device)
     );
     if (inUse || !/^\/dev\/(sd[a-z]|xvd[b-d][a-z]|xvd[e-z])$/.test(device)) {
       throw new Refused(
@@ -507,6 +527,30 @@ function paged<T>(
   const end = start + fake.pageSize;
   const token = end < items.length ? `<nextToken>${end}</nextToken>` : "";
   return { page: items.slice(start, end), token };
+}
+
+/** Values of filters take `*` for any characters and `?` for one at most; a backslash makes them ordinary. */
+function matches(values: readonly string[], text: string): boolean {
+  const quoted = (char: string) => char.replace(/[\\^$.*+?()[\]{}|/-]/, "\\$&");
+  return values.some((value) => {
+    const pattern = value.replace(
+      /\\([^])|[^]/g,
+      (char, plain?: string) =>
+        plain !== undefined
+          ? quoted(plain)
+          : char === "*"
+          ? "[^]*"
+          : char === "?"
+          ? "[^]?"
+          : quoted(char),
+    );
+    return new RegExp(`^${pattern}$`).test(text);
+  });
+}
+
+/** What the kernel of a Xen instance makes of a name: `/dev/sdf` is `xvdf` there. */
+function onXen(device: string): string {
+  return device.replace(/^(\/dev\/)?(sd|xvd)/, "xvd");
 }
 
 function filters(params: URLSearchParams): [name: string, values: string[]][] {

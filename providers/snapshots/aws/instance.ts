@@ -8,7 +8,7 @@ import {
 } from "@aws-sdk/client-ec2";
 import type { Cancellable } from "../../object_store.ts";
 import { type AttachedDisk, SnapshotError } from "../provider.ts";
-import type { Ec2Session } from "./session.ts";
+import { type Ec2Session, literally } from "./session.ts";
 
 export interface AwsInstance {
   readonly id: string;
@@ -33,7 +33,7 @@ export async function findInstance(
 ): Promise<AwsInstance> {
   const isId = /^i-([0-9a-f]{8}|[0-9a-f]{17})$/.test(argument);
   const found = await describeInstances(session, argument, [
-    { Name: isId ? "instance-id" : "tag:Name", Values: [argument] },
+    { Name: isId ? "instance-id" : "tag:Name", Values: [literally(argument)] },
     { Name: "instance-state-name", Values: STATES },
   ], options);
   const [instance, ...more] = found;

@@ -79,10 +79,20 @@ export async function openAwsSnapshots(options: AwsSnapshotOptions): Promise<Sna
         );
         return true;
       } catch (error) {
-        if (error instanceof SnapshotError && error.kind === "not-found") return false;
-        throw error;
+        if (!(error instanceof SnapshotError)) throw error;
+        if (error.kind === "not-found") return false;
+        if (!speaksOfLock(error)) throw error;
+        const { code, message } = error;
+        throw new SnapshotError("locked", message, { code, cause: error });
       }
     },
     close: () => session.close(),
   };
+}
+
+/** EC2's reference does not tell the code of this refusal. */
+function speaksOfLock({ kind, code = "", cause }: SnapshotError): boolean {
+  // Ours names the endpoint, which may be called anything.
+  const message = cause instanceof Error ? cause.message : "";
+  return kind === "failed" && (/lock/i.test(code) || /\block/i.test(message));
 }

@@ -127,6 +127,11 @@ export async function openEc2Session(options: AwsOptions): Promise<Ec2Session> {
   };
 }
 
+/** A filter's value that stands for itself: `*` and `?` would match others too, and a backslash takes that away. */
+export function literally(value: string): string {
+  return value.replace(/[\\*?]/g, "\\$&");
+}
+
 /** From the environment; what profiles say the SDK finds by itself. @throws {SnapshotError} */
 function endpointOf(env: AwsOptions["env"]): string | undefined {
   if (env["AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"]?.toLowerCase() === "true") return undefined;
@@ -221,7 +226,6 @@ function errorOf(error: unknown, facts: Facts, what: string): SnapshotError {
     if (transport !== undefined) return of("unreachable", transport.reason);
   }
   const told = code === "" ? message : `${code}: ${message}`;
-  if (code === "SnapshotLocked") return of("locked", `the snapshot is locked (${told})`);
   if (/\.NotFound$/.test(code)) return of("not-found", told);
   if (
     /^(UnauthorizedOperation|AuthFailure|AccessDenied.*|ExpiredToken.*|InvalidClientTokenId|SignatureDoesNotMatch|OptInRequired)$/

@@ -4,7 +4,9 @@ import {
   CreateSnapshotsCommand,
   CreateTagsCommand,
   DeleteSnapshotCommand,
+  DescribeLockedSnapshotsCommand,
   DescribeSnapshotsCommand,
+  type LockedSnapshotsInfo,
   LockSnapshotCommand,
   type Snapshot,
   type SnapshotInfo,
@@ -20,7 +22,7 @@ import {
 } from "../provider.ts";
 import { allSettled, lookUntil, tooLate } from "../waiting.ts";
 import type { AwsInstance } from "./instance.ts";
-import type { Ec2Session } from "./session.ts";
+import { type Ec2Session, literally } from "./session.ts";
 
 export interface SnapshotLock {
   readonly mode: "governance" | "compliance";
@@ -44,6 +46,8 @@ interface Made {
 
 /** Most volumes that CreateSnapshots can be told to leave out. */
 const MAX_EXCLUDED = 40;
+/** EC2 may forget for a moment: only so many looks in a row tell that a snapshot that was seen is gone. */
+const LOOKS_UNTIL_GONE = 3;
 /** What is done after a failure has so long. */
 const CLEAR_UP_MS = 30_000;
 
@@ -273,7 +277,7 @@ async function findLost(
           new DescribeSnapshotsCommand({
             OwnerIds: ["self"],
             Filters: [
-              { Name: "description", Values: [options.description] },
+              { Name: "description", Values: [literally(options.description)] },
               { Name: "volume-id", Values: requests.map(({ disk }) => disk.id) },
             ],
           }),
@@ -317,10 +321,47 @@ async function lockSnapshot(
         }),
         options,
       ),
-  );
+  ).catch(async (error: unknown) => {
+    if (!(error instanceof SnapshotError) || error.kind === "denied") throw error;
+    const held = await findLock(session, id, lock, signal);
+    if (held === undefined) throw error;
+    return held;
+  });
   onNotice(
     `Locked snapshot ${id}: ${answer.LockState ?? lock.mode}` +
       (answer.LockExpiresOn === undefined ? "" : ` until ${answer.LockExpiresOn.toISOString()}`),
+  );
+}
+
+/**
+ * Of a lock whose answer was lost, a repeat may be refused: those of mode compliance can't be set twice.
+ * @returns undefined when there is none as it is wanted, or EC2 does not tell
+ */
+async function findLock(
+  session: Ec2Session,
+  id: string,
+  lock: SnapshotLock,
+  signal: AbortSignal,
+): Promise<LockedSnapshotsInfo | undefined> {
+  let found: LockedSnapshotsInfo[];
+  try {
+    const answer = await session.call(
+      { action: `look for a lock on ${id}`, signal },
+      (client, options) =>
+        client.send(new DescribeLockedSnapshotsCommand({ SnapshotIds: [id] }), options),
+    );
+    found = answer.Snapshots ?? [];
+  } catch (error) {
+    if (!(error instanceof SnapshotError)) throw error;
+    return undefined;
+  }
+  const { mode, duration, expirationDate } = lock;
+  return found.find(({ SnapshotId, LockState = "", LockDuration, LockExpiresOn }) =>
+    SnapshotId === id &&
+    // Also `compliance-cooloff`.
+    LockState.startsWith(mode) &&
+    (duration === undefined || LockDuration === duration) &&
+    (expirationDate === undefined || LockExpiresOn?.getTime() === expirationDate.getTime())
   );
 }
 
@@ -330,15 +371,20 @@ async function waitForAll(
   { signal, onProgress, limit }: TakeOptions,
 ): Promise<void> {
   const ids = made.map(({ id }) => id);
-  const seen = new Set<string>();
+  /** Of those that were seen: how often in a row they then were not. */
+  const absences = new Map<string, number>();
   const look = async (): Promise<true | undefined> => {
     const snapshots = await describeSnapshots(session, ids, signal);
     const progress = made.map(({ request, id }): SnapshotProgress => {
       const snapshot = snapshots.find(({ SnapshotId }) => SnapshotId === id);
       const what = `Snapshot ${id} of volume ${request.disk.id}`;
-      if (snapshot !== undefined) seen.add(id);
+      const before = absences.get(id);
+      if (snapshot !== undefined) absences.set(id, 0);
       // EC2 may need a moment to know a new one everywhere.
-      else if (seen.has(id)) throw new SnapshotError("failed", `${what} was deleted meanwhile`);
+      else if (before !== undefined) absences.set(id, before + 1);
+      if (absences.get(id) === LOOKS_UNTIL_GONE) {
+        throw new SnapshotError("failed", `${what} was deleted meanwhile`);
+      }
       if (snapshot?.State === "error") {
         const reason = snapshot.StateMessage || "EC2 gives no reason";
         throw new SnapshotError("failed", `${what} failed: ${reason}`);

@@ -136,7 +136,8 @@ function chooseDevices(
   inUse: readonly string[],
   requests: readonly DiskRequest[],
 ): Map<DiskRequest, string> {
-  const taken = new Set(inUse);
+  const taken = new Set(inUse.map(deviceKey));
+  const isFree = (name: string) => !taken.has(deviceKey(name));
   const names = [
     ...[..."fghijklmnop"].map((letter) => `/dev/sd${letter}`),
     ...["b", "c", "d"].flatMap((first) =>
@@ -146,17 +147,22 @@ function chooseDevices(
   const chosen = new Map<DiskRequest, string>();
   const take = (request: DiskRequest, name: string | undefined) => {
     if (name === undefined) return;
-    taken.add(name);
+    taken.add(deviceKey(name));
     chosen.set(request, name);
   };
   for (const request of requests) {
     const recorded = request.snapshot.get("device_name");
-    if (typeof recorded === "string" && !taken.has(recorded)) take(request, recorded);
+    if (typeof recorded === "string" && isFree(recorded)) take(request, recorded);
   }
   for (const request of requests) {
-    if (!chosen.has(request)) take(request, names.find((name) => !taken.has(name)));
+    if (!chosen.has(request)) take(request, names.find(isFree));
   }
   return chosen;
+}
+
+/** The same for all spellings of one device: `/dev/sdf`, `/dev/xvdf` and `xvdf` are one on Xen. */
+function deviceKey(name: string): string {
+  return name.replace(/^(\/dev\/)?(sd|xvd)/, "");
 }
 
 /** Never throws. */

@@ -8,10 +8,10 @@ import {
   type SnapshotRequest,
   type TakeOptions,
 } from "../provider.ts";
-import { listOf, making, numberAt, recordOf, statusOf, textAt } from "../rest.ts";
+import { listOf, making, numberAt, recordOf, statusOf, textAt, wordsOf } from "../rest.ts";
 import { allSettled, lookUntil, progressOf, tooLate } from "../waiting.ts";
 import { createAzureDisks } from "./disks.ts";
-import { type AzureOptions, type AzureSession, openAzureSession } from "./session.ts";
+import { type AzureOptions, type AzureSession, openAzureSession, resourceId } from "./session.ts";
 
 export interface AzureDisk extends AttachedDisk {
   /** `/subscriptions/…/disks/NAME` */
@@ -79,13 +79,13 @@ async function findInstance(
   name: string,
   { signal }: Cancellable,
 ): Promise<AzureInstance> {
-  const resource = `${session.compute}/virtualMachines/${encodeURIComponent(name)}`;
+  const resource = resourceId(session.compute, "virtualMachines", name);
   const found = await session.get({ action: `look for instance ${name}`, signal }, resource)
     .catch((error: unknown) => {
       if (!(error instanceof SnapshotError) || error.kind !== "not-found") throw error;
       throw new SnapshotError(
         "not-found",
-        `Instance ${name} does not exist in ${session.where}`,
+        `Instance ${name} does not exist in ${session.where} (${wordsOf(error)})`,
         { cause: error },
       );
     });
@@ -153,7 +153,7 @@ async function takeSnapshots(
     if (source === undefined) throw new SnapshotError("failed", `No disk ${disk.id}`);
     const made = () => options.onCreated(disk, identifiersOf(source, name));
     const call = { action: `create snapshot ${name} of disk ${disk.id}`, signal, limit };
-    const resource = `${session.compute}/snapshots/${encodeURIComponent(name)}`;
+    const resource = resourceId(session.compute, "snapshots", name);
     const answer = await making(
       made,
       () =>
@@ -189,7 +189,7 @@ async function deleteSnapshot(
 ): Promise<boolean> {
   const limit = { ms: NOT_READY_MS, message: `Snapshot ${name} is in use: try again later` };
   const call = { action: `delete snapshot ${name}`, signal, limit };
-  const resource = `${session.compute}/snapshots/${encodeURIComponent(name)}`;
+  const resource = resourceId(session.compute, "snapshots", name);
   const result = await lookUntil<{ readonly found: boolean }>(async () => {
     try {
       const answer = await session.begin(call, "DELETE", resource);
@@ -197,8 +197,9 @@ async function deleteSnapshot(
       return { found: answer.status !== 204 };
     } catch (error) {
       if (!(error instanceof SnapshotError)) throw error;
-      if (error.kind === "not-found") return { found: false };
       const { code = "", message } = error;
+      // Not of the subscription or the resource group: then nobody knows of the snapshot.
+      if (/^(Resource)?NotFound$/i.test(code)) return { found: false };
       if (/^ScopeLocked$/i.test(code)) {
         throw new SnapshotError("locked", message, { code, cause: error });
       }

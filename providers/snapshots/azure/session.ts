@@ -41,7 +41,7 @@ export interface AzureSession {
   readonly pauses: Pauses;
   /** `/subscriptions/S/resourceGroups/G/providers/Microsoft.Compute` */
   readonly compute: string;
-  /** @param id of the resource: `/subscriptions/…` */
+  /** @param id of the resource: `/subscriptions/…`, as Azure writes it: nothing in it is encoded */
   get(call: Call, id: string): Promise<JsonRecord>;
   /** Begin something that goes on after the answer. Sent twice it is done once. */
   begin(
@@ -118,7 +118,8 @@ export async function openAzureSession(options: AzureOptions): Promise<AzureSess
   });
   const urlOf = (id: string) => {
     const version = /\/virtualMachines\//i.test(id) ? VM_VERSION : DISK_VERSION;
-    return `${endpoint}${id}?api-version=${version}`;
+    const path = id.split("/").map(encodeURIComponent).join("/");
+    return `${endpoint}${path}?api-version=${version}`;
   };
   const get = async (call: Call, id: string) =>
     (await client.send(call, { method: "GET", url: urlOf(id) })).body;
@@ -177,9 +178,35 @@ export async function openAzureSession(options: AzureOptions): Promise<AzureSess
   };
 }
 
+/**
+ * The beginning of ids.
+ * @throws {SnapshotError} kind `invalid` for what can be no name
+ */
 export function computeOf(subscriptionId: string, resourceGroup: string): string {
-  return `/subscriptions/${encodeURIComponent(subscriptionId)}/resourceGroups/` +
-    `${encodeURIComponent(resourceGroup)}/providers/Microsoft.Compute`;
+  return `/subscriptions/${checkedName(subscriptionId)}/resourceGroups/` +
+    `${checkedName(resourceGroup)}/providers/Microsoft.Compute`;
+}
+
+/**
+ * The id of a resource.
+ * @param compute what `computeOf` returns
+ * @throws {SnapshotError} kind `invalid` for what can be no name
+ */
+export function resourceId(
+  compute: string,
+  kind: "disks" | "snapshots" | "virtualMachines",
+  name: string,
+): string {
+  return `${compute}/${kind}/${checkedName(name)}`;
+}
+
+/** A slash, or dots, would lead to another resource. */
+function checkedName(name: string): string {
+  if (!/\/|^\.*$/.test(name)) return name;
+  throw new SnapshotError(
+    "invalid",
+    `Cannot use "${name}" as a name in Azure: give the name alone, without slashes`,
+  );
 }
 
 function failed(call: Call, body: JsonRecord): SnapshotError {

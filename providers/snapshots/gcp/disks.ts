@@ -92,13 +92,17 @@ export async function createGcpDisks(
   }
 }
 
-/** What an instance boots from it can certainly use, which is not so of every type. */
+/** What an instance boots from it can certainly use, which is not so of every type. @returns its path in the zone */
 async function typeOfBootDisk(
   session: GcpSession,
-  { bootDisk }: GcpInstance,
+  { bootDisk, project, zone }: GcpInstance,
   { signal }: CreateOptions,
 ): Promise<string | undefined> {
   if (bootDisk === undefined) return undefined;
   const disk = await session.get({ action: `look at disk ${bootDisk}`, signal }, bootDisk);
-  return textAt(disk, "type")?.replace(/^.*?\/(?=projects\/)/, "");
+  const type = textAt(disk, "type");
+  // That of a regional disk is the region's, which disks of a zone don't take.
+  return type === null
+    ? undefined
+    : `projects/${project}/zones/${zone}/diskTypes/${type.slice(type.lastIndexOf("/") + 1)}`;
 }

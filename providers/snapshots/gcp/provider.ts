@@ -8,7 +8,7 @@ import {
   type SnapshotRequest,
   type TakeOptions,
 } from "../provider.ts";
-import { listOf, making, numberAt, recordOf, textAt } from "../rest.ts";
+import { listOf, making, numberAt, recordOf, textAt, wordsOf } from "../rest.ts";
 import { allSettled, lookUntil, progressOf, tooLate } from "../waiting.ts";
 import { createGcpDisks } from "./disks.ts";
 import { labelsOf } from "./labels.ts";
@@ -59,7 +59,7 @@ export async function openGcpSnapshots(options: GcpOptions): Promise<SnapshotPro
           // It is done: the signal comes too late.
           const { disks } = await findInstance(session, options, name, {});
           return paths.map((made) => {
-            const disk = disks.find(({ path }) => path === made);
+            const disk = disks.find(({ path }) => inProject(path) === inProject(made));
             if (disk !== undefined) return disk;
             throw new SnapshotError("failed", `Google does not show ${made} on ${name}`);
           });
@@ -95,7 +95,7 @@ async function findInstance(
       if (!(error instanceof SnapshotError) || error.kind !== "not-found") throw error;
       throw new SnapshotError(
         "not-found",
-        `Instance ${name} does not exist in zone ${zone} of project ${project}`,
+        `Instance ${name} does not exist in zone ${zone} of project ${project} (${wordsOf(error)})`,
         { cause: error },
       );
     });
@@ -208,9 +208,9 @@ async function deleteSnapshot(
       return { found: true };
     } catch (error) {
       if (!(error instanceof SnapshotError)) throw error;
-      if (error.kind === "not-found" || error.code === "RESOURCE_NOT_FOUND") {
-        return { found: false };
-      }
+      const isMissing = error.kind === "not-found" || error.code === "RESOURCE_NOT_FOUND";
+      // Not of the project: then nobody knows of the snapshot.
+      if (isMissing && error.message.includes(`snapshots/${name}`)) return { found: false };
       if (!/NotReady|InUse|NOT_READY|IN_USE/.test(error.code ?? "")) throw error;
       return undefined;
     }
@@ -221,6 +221,11 @@ async function deleteSnapshot(
 /** Of a resource's URL what follows the API's version. */
 function pathOf(url: string): string {
   return url.replace(/^.*?\/(?=projects\/)/, "");
+}
+
+/** Of a disk's path what follows the project, which may be told by its number or its id. */
+function inProject(path: string): string {
+  return path.slice(path.indexOf("/zones/"));
 }
 
 /** The last component: names must be equal, not only end alike. */

@@ -412,6 +412,31 @@ Deno.test("new volumes: what the kernel shows is mounted; outer directories firs
       ],
     );
     assert.doesNotMatch(lines.join("\n"), /WARNING/);
+
+    // Names that a cloud takes no longer are cut; those that begin alike stay apart, and are the same each time.
+    const records = snapshots.snapshots.map((record, i) => {
+      const name = `${"a".repeat(60)}${i}`;
+      return { ...record, identifiers: new Map([...record.identifiers, ["snapshot_name", name]]) };
+    });
+    const named = async (instance: string) => {
+      fake.addInstance({ name: instance });
+      const made = await createVolumes(
+        {
+          snapshots: { ...snapshots, snapshots: records },
+          provider: { ...provider, maxNameLength: 63 },
+          host: machine.host,
+          instance,
+          log,
+          signal,
+        },
+        "r0115103000",
+      );
+      return made.map(({ disk }) => disk.name ?? "");
+    };
+    const names = await named("db3");
+    assert.equal(new Set(names).size, 2);
+    for (const name of names) assert.match(name, /^a{42}-[0-9a-f]{8}-r0115103000$/);
+    assert.deepEqual(await named("db4"), names);
     const [one, two] = created;
     assert.ok(one !== undefined && two !== undefined);
     assert.deepEqual(

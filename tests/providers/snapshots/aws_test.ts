@@ -116,6 +116,18 @@ Deno.test("an instance is found by id and by name, with its volumes but the root
   await rejects(opened.provider.findInstance("db1", never), "invalid", /2 instances.*give the id/);
 });
 
+Deno.test("an instance's name is taken as it is, though EC2's filters know wildcards", async () => {
+  await using fake = await startEc2Fake();
+  fake.addInstance({ name: "db1" });
+  const names = ["db*", "db?", "db\\*"];
+  const ids = names.map((name) => fake.addInstance({ name }).id);
+  using opened = await open(fake);
+  for (const [i, name] of names.entries()) {
+    assert.equal((await opened.provider.findInstance(name, never)).id, ids[i]);
+  }
+  await rejects(opened.provider.findInstance("*1", never), "not-found", /\*1/);
+});
+
 Deno.test("instances and volumes on many pages are all seen", async () => {
   await using fake = await startEc2Fake();
   fake.pageSize = 2;
@@ -320,6 +332,40 @@ Deno.test("locks: every option arrives, and none that was not given", async () =
   }
 });
 
+Deno.test("a lock whose answer was lost holds, though EC2 refuses to set it again", async () => {
+  const expirationDate = new Date("2031-02-03T04:05:06.700Z");
+  for (const lock of [{ duration: 7 }, { expirationDate }]) {
+    await using fake = await startEc2Fake();
+    database(fake);
+    fake.mishaps.set("LockSnapshot", ["lost"]);
+    using opened = await open(fake, { lock: { mode: "compliance", ...lock } });
+    const instance = await opened.provider.findInstance("db1", never);
+    const take = async (told = recorder()) => {
+      await instance.takeSnapshots(requestsFor(instance.disks, "1"), told.options);
+    };
+    const told = recorder();
+    await take(told);
+    assert.match(told.notices.join(), /Locked snapshot snap-\w+: compliance/);
+    // Another lock than the one that was asked for is none; nor is one that nobody may look at.
+    fake.mishaps.set("LockSnapshot", [{ status: 400, code: "InvalidParameterValue" }]);
+    await rejects(take(), "failed", /Cannot lock snapshot .*InvalidParameterValue/);
+    fake.mishaps.set("LockSnapshot", ["lost"]);
+    fake.hooks.set("LockSnapshot", () => {
+      for (const snapshot of fake.snapshots.values()) {
+        if (snapshot.lock !== undefined) snapshot.lock = { ...snapshot.lock, ...LONGER };
+      }
+      return Promise.resolve();
+    });
+    await rejects(take(), "failed", /Cannot lock snapshot .*can only be made longer/);
+    fake.hooks.clear();
+    fake.mishaps.set("LockSnapshot", ["lost"]);
+    fake.denied.add("DescribeLockedSnapshots");
+    await rejects(take(), "failed", /Cannot lock snapshot .*can only be made longer/);
+  }
+});
+
+const LONGER = { duration: "36000", expires: "2099-01-01T00:00:00.000Z" };
+
 Deno.test("a lock that is refused: the snapshots were told", async () => {
   await using fake = await startEc2Fake();
   database(fake);
@@ -359,11 +405,39 @@ Deno.test("a snapshot that fails, one that is deleted meanwhile, and one that ta
     ...watched.options,
     onProgress: () => fake.snapshots.clear(),
   };
+  fake.calls.length = 0;
   await rejects(
     instance.takeSnapshots(requestsFor(instance.disks, "1", "2"), options),
     "failed",
     /was deleted meanwhile/,
   );
+  assert.equal(actions(fake).filter((action) => action === "DescribeSnapshots").length, 4);
+});
+
+Deno.test("a snapshot that some of EC2's answers leave out is not gone", async () => {
+  await using fake = await startEc2Fake();
+  database(fake);
+  fake.looksUntilComplete = 5;
+  using opened = await open(fake);
+  const instance = await opened.provider.findInstance("db1", never);
+  const hidden: (typeof fake.snapshots)[] = [];
+  let looks = 0;
+  const options = {
+    ...recorder().options,
+    onProgress() {
+      looks++;
+      // Of the looks after the first and the fourth, two each.
+      if (looks === 1 || looks === 4) {
+        hidden.push(new Map(fake.snapshots));
+        fake.snapshots.clear();
+      }
+      if (looks === 3 || looks === 6) {
+        for (const [id, snapshot] of hidden.pop() ?? []) fake.snapshots.set(id, snapshot);
+      }
+    },
+  };
+  await instance.takeSnapshots(requestsFor(instance.disks, "1", "2"), options);
+  assert.equal(looks, 5 + 4);
 });
 
 Deno.test("the signal: no snapshot is lost sight of", async () => {
@@ -412,6 +486,27 @@ Deno.test("an answer that is lost: the snapshots are found by their description,
   }
 });
 
+Deno.test("an answer that is lost: a description that looks like a pattern finds no other backup's", async () => {
+  await using fake = await startEc2Fake();
+  database(fake);
+  using opened = await open(fake);
+  const instance = await opened.provider.findInstance("db1", never);
+  await instance.takeSnapshots(requestsFor(instance.disks, "1"), recorder().options);
+  const [other] = fake.snapshots.keys();
+  fake.mishaps.set("CreateSnapshot", ["lost"]);
+  const ids: unknown[] = [];
+  const told = recorder({
+    description: "Barman backup m* 20260115T103000",
+    onCreated: (_, identifiers) => ids.push(identifiers.get("snapshot_id")),
+  });
+  await rejects(
+    instance.takeSnapshots(requestsFor(instance.disks, "1"), told.options),
+    "unreachable",
+    /connection was cut/,
+  );
+  assert.deepEqual(ids, [...fake.snapshots.keys()].filter((id) => id !== other));
+});
+
 Deno.test("throttling is waited for; denied, and busy servers where it may have been done, are not", async () => {
   await using fake = await startEc2Fake();
   database(fake);
@@ -445,6 +540,16 @@ Deno.test("deleting: what is not there is fine, what is in use is not", async ()
   const [snapshot = new Map()] = told.created.values();
   fake.mishaps.set("DeleteSnapshot", [{ status: 400, code: "InvalidSnapshot.InUse" }]);
   await rejects(opened.provider.delete(snapshot, never), "failed", /InvalidSnapshot\.InUse/);
+  const refusals = [
+    ["failed", "OperationNotPermitted", "Its block storage is busy"],
+    ["locked", "OperationNotPermitted", "The snapshot is locked until 2031-01-01"],
+    ["locked", "SnapshotInLockedState", "It can't be deleted"],
+    ["denied", "UnauthorizedOperation", "You may not delete what is locked"],
+  ] as const;
+  for (const [kind, code, message] of refusals) {
+    fake.mishaps.set("DeleteSnapshot", [{ status: 400, code, message }]);
+    await rejects(opened.provider.delete(snapshot, never), kind, new RegExp(`${code}: ${message}`));
+  }
   // The answer is lost: the second attempt finds it gone.
   fake.mishaps.set("DeleteSnapshot", ["lost"]);
   assert.equal(await opened.provider.delete(snapshot, never), false);
@@ -483,6 +588,28 @@ Deno.test("volumes from snapshots: named, in the zone, attached where they were 
     ],
   );
   assert.deepEqual(made.map(({ zone }) => zone), ["eu-west-1b", "eu-west-1b"]);
+});
+
+Deno.test("volumes: a device that is in use under another spelling of its name is not free", async () => {
+  await using fake = await startEc2Fake();
+  database(fake);
+  using opened = await open(fake);
+  const source = await opened.provider.findInstance("db1", never);
+  const told = recorder();
+  await source.takeSnapshots(requestsFor(source.disks, "1", "2"), told.options);
+  const target = fake.addInstance({ name: "db2" });
+  for (const device of ["/dev/xvdf", "/dev/sdh", "xvdi"]) fake.addVolume(target, { device });
+  const instance = await opened.provider.findInstance("db2", never);
+  const devices = ["/dev/sdf", "/dev/xvdg"];
+  const requests = [...told.created.values()].map((snapshot, i) => ({
+    snapshot: new Map([...snapshot, ["device_name", devices[i] ?? null]]),
+    name: `new-${i}`,
+  }));
+  const disks = await instance.createDisks(requests, told.options);
+  assert.deepEqual(
+    disks.map(({ location }) => location.kind === "ec2" ? location.device : ""),
+    ["/dev/sdj", "/dev/xvdg"],
+  );
 });
 
 Deno.test("volumes: what fails leaves nothing, attached or not", async () => {

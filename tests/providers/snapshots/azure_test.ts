@@ -124,7 +124,16 @@ Deno.test("Azure: a machine and its data disks", () =>
     );
     await rejects(opened.provider.findInstance("db2", never), "not-found", /db2.*pg-rg/);
     using wrong = await open(fake, { subscriptionId: "nobodys" });
-    await rejects(wrong.provider.findInstance("db1", never), "not-found", /db1/);
+    await rejects(
+      wrong.provider.findInstance("db1", never),
+      "not-found",
+      /db1 does not exist.*SubscriptionNotFound, The subscription 'nobodys'/,
+    );
+    await rejects(
+      opened.provider.findInstance("../disks/pgdata", never),
+      "invalid",
+      /"\.\.\/disks\/pgdata".*without slashes/,
+    );
   }));
 
 for (
@@ -299,6 +308,114 @@ Deno.test("Azure: deleting", () =>
     setTimeout(() => fake.behaviour.delete("DELETE snapshots"), 30);
     assert.equal(await opened.provider.delete(second, never), true);
     assert.equal(fake.snapshots.size, 0);
+  }));
+
+Deno.test("Azure: deleting from a subscription or a resource group that is not there is no success", () =>
+  withFake(async (fake) => {
+    database(fake);
+    using opened = await open(fake);
+    const snapshot = new Map([["snapshot_name", "pgdata-20260115t103000"]]);
+    assert.equal(await opened.provider.delete(snapshot, never), false);
+    const codes = [["ResourceNotFound", true], ["NotFound", true], ["InvalidType", false]] as const;
+    for (const [code, isGone] of codes) {
+      const refusal = { status: 404, code, message: "As the test wants it" };
+      fake.behaviour.set("DELETE snapshots", { refusal });
+      const deleting = opened.provider.delete(snapshot, never);
+      if (isGone) assert.equal(await deleting, false);
+      else {await rejects(
+          deleting,
+          "not-found",
+          /delete snapshot pgdata-.*InvalidType, As the test/,
+        );}
+    }
+    using otherGroup = await open(fake, { resourceGroup: "gone-rg" });
+    await rejects(
+      otherGroup.provider.delete(snapshot, never),
+      "not-found",
+      /ResourceGroupNotFound, Resource group 'gone-rg' could not be found/,
+    );
+    using otherSubscription = await open(fake, { subscriptionId: "nobodys" });
+    await rejects(
+      otherSubscription.provider.delete(snapshot, never),
+      "not-found",
+      /SubscriptionNotFound/,
+    );
+    await rejects(
+      opened.provider.delete(new Map([["snapshot_name", "../disks/pgdata"]]), never),
+      "invalid",
+      /without slashes/,
+    );
+    assert.equal(fake.disks.size, 2);
+  }));
+
+Deno.test("Azure: names that a URL has to encode, in paths and in bodies", () =>
+  withFake(async (fake) => {
+    const machine = fake.addMachine("größe (1)", "db1");
+    fake.addDisk(machine, "pgdata", 10);
+    using opened = await open(fake, { resourceGroup: "größe (1)" });
+    const instance = await opened.provider.findInstance("db1", never);
+    const told = recorder();
+    await instance.takeSnapshots(requestsFor(instance.disks), told.options);
+    const requests = [...told.created.values()].map((snapshot) => ({ snapshot, name: "new-0" }));
+    const disks = await instance.createDisks(requests, told.options);
+    assert.deepEqual(disks.map(({ id }) => id), ["new-0"]);
+    for (const snapshot of told.created.values()) {
+      assert.equal(await opened.provider.delete(snapshot, never), true);
+    }
+  }));
+
+Deno.test("Azure: zone-redundant disks are in no zone", () =>
+  withFake(async (fake) => {
+    const machine = fake.addMachine("pg-rg", "db1", { zones: ["2"], bootDiskType: "Premium_ZRS" });
+    fake.addDisk(machine, "pgdata", 10);
+    using opened = await open(fake);
+    const instance = await opened.provider.findInstance("db1", never);
+    const told = recorder();
+    await instance.takeSnapshots(requestsFor(instance.disks), told.options);
+    const requests = [...told.created.values()].map((snapshot) => ({ snapshot, name: "new-0" }));
+    await instance.createDisks(requests, told.options);
+    const made = [...fake.disks.values()].find(({ name }) => name === "new-0");
+    assert.deepEqual([made?.sku, made?.zones], [{ name: "Premium_ZRS" }, undefined]);
+  }));
+
+Deno.test("Azure: what only some types of disks can hold becomes one of these, however long it takes", () =>
+  withFake(async (fake) => {
+    const machine = fake.addMachine("pg-rg", "db1", { zones: ["2"] });
+    const creationData = { createOption: "Empty", logicalSectorSize: 512 };
+    const small = fake.addDisk(machine, "small", 1, { creationData });
+    const ultra = fake.addDisk(machine, "ultra", 2);
+    small.sku = { name: "PremiumV2_LRS" };
+    ultra.sku = { name: "UltraSSD_LRS" };
+    using opened = await open(fake);
+    const instance = await opened.provider.findInstance("db1", never);
+    const told = recorder();
+    await instance.takeSnapshots(requestsFor(instance.disks), told.options);
+    const [ofSmall = new Map(), ofUltra = new Map()] = told.created.values();
+    const create = async (snapshot: typeof ofSmall, name: string) => {
+      const now = await opened.provider.findInstance("db1", never);
+      await now.createDisks([{ snapshot, name }], told.options);
+      return [...fake.disks.values()].find((disk) => disk.name === name)?.sku?.["name"];
+    };
+    assert.equal(await create(ofSmall, "new-small"), "Premium_LRS");
+    fake.behaviour.set("PUT disks", { completion: [10, 50, 100] });
+    // Each look at the clock is 20 minutes after the last one.
+    const { now } = performance;
+    let minutes = 0;
+    performance.now = () => (minutes += 20) * 60_000;
+    try {
+      assert.equal(await create(ofUltra, "new-ultra"), "UltraSSD_LRS");
+    } finally {
+      performance.now = now;
+    }
+    assert.match(told.notices.join(), /new-ultra of type UltraSSD_LRS is filled in the background/);
+    // The disk is gone, so that nobody knows what it was.
+    fake.behaviour.clear();
+    fake.disks.delete(ultra.id.toLowerCase());
+    await rejects(
+      instance.createDisks([{ snapshot: ofUltra, name: "new-again" }], told.options),
+      "failed",
+      /disk new-again .*sector size of 4096/,
+    );
   }));
 
 Deno.test("Azure: disks from snapshots of another resource group, at their LUNs or free ones", () =>

@@ -84,6 +84,12 @@ Deno.test("Google: an instance and its disks, also where names end alike", () =>
     );
     const elsewhere = await open({ zone: "us-east1-a" });
     await rejects(elsewhere.findInstance("db1", never), "not-found", /us-east1-a/);
+    const stranger = await open({ project: "nobodys" });
+    await rejects(
+      stranger.findInstance("db1", never),
+      "not-found",
+      /db1 does not exist.*The resource 'projects\/nobodys' was not found/,
+    );
     const nowhere = await open({ zone: undefined });
     await rejects(nowhere.findInstance("db1", never), "invalid", /--gcp-zone/);
   }));
@@ -160,6 +166,24 @@ Deno.test("Google: failures of operations, refusals, time-outs, the signal", () 
     const denied = recorder();
     await rejects(take(denied), "denied", /access denied \(HTTP 403, forbidden/);
     assert.equal(denied.created.size, 0);
+    const refusals = [
+      [{ status: 403, reason: "quotaExceeded" }, /: a quota is used up \(HTTP 403, quotaExceeded/],
+      [{ status: 403, reason: "accessNotConfigured" }, /: the API is not enabled \(HTTP 403, acc/],
+      [{ status: 403, reason: "SERVICE_DISABLED", inDetails: true }, /not enabled \(.*SERVICE_DIS/],
+    ] as const;
+    for (const [refusal, message] of refusals) {
+      fake.behaviour.set("POST snapshots", { refusal });
+      const refused = recorder({ tags: [["team", "db"]] });
+      await rejects(take(refused), "failed", message);
+      // No other try without labels.
+      assert.deepEqual(refused.warnings, []);
+    }
+    for (const inDetails of [false, true]) {
+      const reason = inDetails ? "RATE_LIMIT_EXCEEDED" : "rateLimitExceeded";
+      fake.behaviour.set("POST snapshots", { refusal: { status: 403, reason, inDetails } });
+      setTimeout(() => fake.behaviour.delete("POST snapshots"), 5);
+      await take();
+    }
     fake.behaviour.set("POST snapshots", { looks: 10_000 });
     await rejects(
       take(recorder({ limit: { ms: 50, option: "--the-option" } })),
@@ -203,6 +227,12 @@ Deno.test("Google: deleting works, without a zone too", () =>
     fake.behaviour.set("DELETE snapshots", { looks: 2, lost: 1 });
     assert.equal(await provider.delete(first, never), true);
     assert.equal(await provider.delete(first, never), false);
+    const elsewhere = new Map([...second, ["snapshot_project", "nobodys"]]);
+    await rejects(
+      provider.delete(elsewhere, never),
+      "not-found",
+      /delete snapshot data-.*The resource 'projects\/nobodys' was not found/,
+    );
     fake.behaviour.set("DELETE snapshots", { refusal: { status: 403, reason: "forbidden" } });
     await rejects(provider.delete(second, never), "denied", /delete snapshot data-/);
     // Still being made: until it is ready.
@@ -285,6 +315,23 @@ Deno.test("Google: disks from snapshots, and none left when it fails", () =>
     assert.equal(target.disks.length, 4);
     fake.behaviour.set("POST disks", { refusal: { status: 403, reason: "forbidden" } });
     await rejects(now.createDisks(again, told.options), "denied", /create disk again-0/);
+  }));
+
+Deno.test("Google: disks where the boot disk is the region's, and the project is told by its number", () =>
+  withFake(async (fake, open) => {
+    const db = fake.addInstance("db1");
+    fake.addDisk(db, "pgdata");
+    const boot = fake.disks.get("db1");
+    assert.ok(boot !== undefined);
+    boot.region = "europe-west1";
+    const provider = await open({ project: fake.projectNumber });
+    const instance = await provider.findInstance("db1", never);
+    const told = recorder();
+    await instance.takeSnapshots(requestsFor(instance.disks), told.options);
+    const requests = [...told.created.values()].map((snapshot) => ({ snapshot, name: "new-0" }));
+    const disks = await instance.createDisks(requests, told.options);
+    assert.deepEqual(disks.map(({ id }) => id), ["new-0"]);
+    assert.equal(fake.disks.get("new-0")?.type, "pd-balanced");
   }));
 
 Deno.test("Google: labels take less than tags", () => {
