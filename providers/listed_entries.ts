@@ -57,8 +57,9 @@ export function newEntries(
         "other",
         `Cannot ${action} in ${where}: the store does not list in the order of its keys: ${
           shown(name)
-        } comes after ` +
-          `${shown(last ?? "")}`,
+        } comes after ${
+          shown(last)
+        }. Azure's accounts with a hierarchical namespace do so; use one without`,
       );
     }
     last = name;

@@ -4,6 +4,7 @@ import type { SnapshotsInfo } from "../backup/snapshots_info.ts";
 import {
   type Identifiers,
   SnapshotError,
+  type SnapshotErrorKind,
   type SnapshotProvider,
 } from "../../providers/snapshots/provider.ts";
 
@@ -13,6 +14,9 @@ export interface Left {
   readonly name: string;
   readonly reason: string;
 }
+
+/** With these nothing has begun. */
+const REFUSALS: readonly SnapshotErrorKind[] = ["denied", "invalid", "locked", "not-found"];
 
 /** Delete what a failed backup has made, all at once. @returns what is left */
 export async function removeSnapshots(
@@ -61,7 +65,7 @@ export async function deleteSnapshots(
     const name = provider.snapshotId(snapshot);
     const deleted = await provider.delete(snapshot, { signal }).catch((error) => {
       // Of an answer that did not come nothing is known.
-      const refused = error instanceof SnapshotError && ["denied", "locked"].includes(error.kind);
+      const refused = error instanceof SnapshotError && REFUSALS.includes(error.kind);
       if (!refused) onBegun?.();
       throw error;
     });

@@ -61,7 +61,8 @@ export class CredentialsError extends Error {
   }
 }
 
-const TOKEN_URI = "https://oauth2.googleapis.com/token";
+/** Google's token service, and the audience of what service accounts sign, wherever it is reached. */
+export const TOKEN_URI = "https://oauth2.googleapis.com/token";
 const VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS";
 
 /** @throws {CredentialsError} when a file can't be read or understood. */

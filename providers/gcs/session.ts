@@ -74,7 +74,7 @@ export function openSession(bucket: string, config: GcsConfig, options: StoreOpt
   let patient: HttpHandler | undefined;
   const tokens = config.isEmulator ? undefined : createTokenSource({ env, handler });
 
-  const description = config.isGoogle
+  const description = config.endpoint === "https://storage.googleapis.com"
     ? `bucket "${bucket}" of Google Cloud Storage`
     : `bucket "${bucket}" at ${config.endpoint}`;
   const storeError = (error: unknown, context: RequestContext) =>

@@ -18,6 +18,7 @@ import {
   type Impersonation,
   isRecord,
   type ServiceAccountKey,
+  TOKEN_URI,
 } from "./credentials.ts";
 import { exchange, type HttpCall, textOf } from "./http.ts";
 
@@ -156,8 +157,6 @@ async function requestToken(
   }
 }
 
-const TOKEN_AUDIENCE = "https://oauth2.googleapis.com/token";
-
 /** RFC 7523, as Google describes it for service accounts without a library. */
 function signedClaims(account: ServiceAccountKey, scope: string): string {
   const now = Math.floor(Date.now() / 1000);
@@ -166,7 +165,7 @@ function signedClaims(account: ServiceAccountKey, scope: string): string {
     iss: account.clientEmail,
     scope,
     // Wherever it is sent: a private address of the service asks for the same.
-    aud: TOKEN_AUDIENCE,
+    aud: TOKEN_URI,
     iat: now,
     exp: now + 3600,
   };
@@ -269,6 +268,10 @@ async function ask(handler: HttpHandler, call: HttpCall): Promise<Record<string,
   throw new CredentialsError("denied", reason);
 }
 
+function isPassing(status: number): boolean {
+  return status === 429 || status >= 500;
+}
+
 /** What Google's libraries take for passing, whatever the status. */
 function saysTryAgain(json: unknown): boolean {
   if (!isRecord(json)) return false;
@@ -321,10 +324,6 @@ const METADATA_READ_MS = 10_000;
 const METADATA_ATTEMPTS = 4;
 const METADATA_PAUSE_MS = 700;
 
-function isPassing(status: number): boolean {
-  return status === 429 || status >= 500;
-}
-
 /** The service of Google's machines that knows their service account. */
 function createMetadataService(env: StoreOptions["env"]): MetadataService {
   let handler: HttpHandler | undefined;
@@ -357,6 +356,7 @@ function createMetadataService(env: StoreOptions["env"]): MetadataService {
 
   const get = async (path: string, signal: AbortSignal) => {
     const reasons: string[] = [];
+    let busy = false;
     for (let attempt = 1; attempt <= METADATA_ATTEMPTS; attempt++) {
       let again = false;
       for (const host of answering === undefined ? hosts : [answering]) {
@@ -364,7 +364,7 @@ function createMetadataService(env: StoreOptions["env"]): MetadataService {
           const { status, text } = await askHost(host, path, signal);
           if (!isPassing(status)) return { status, text };
           reasons.push(`${host} answered HTTP ${status}`);
-          again = true;
+          again = busy = true;
         } catch (error) {
           signal.throwIfAborted();
           reasons.push(`${host}: ${error instanceof Error ? error.message : error}`);
@@ -374,6 +374,10 @@ function createMetadataService(env: StoreOptions["env"]): MetadataService {
       }
       if (!again) break;
       if (attempt < METADATA_ATTEMPTS) await sleep(METADATA_PAUSE_MS, undefined, { signal });
+    }
+    if (busy) {
+      const told = `the metadata service failed (${[...new Set(reasons)].join("; ")})`;
+      throw new CredentialsError("unavailable", told);
     }
     throw new CredentialsError(
       answering === undefined ? "denied" : "unreachable",

@@ -125,16 +125,11 @@ export class PageError extends Error {
 }
 
 /**
- * Is a successful answer the page of a login, or of another server? By its type, unless something tells that a store
- * made it: some (Swift, moto) give the type to answers without content, too.
+ * Is a successful answer the page of a login, or of another server? By its type, unless it has the number that stores
+ * give to requests: Swift and moto call their answers without content HTML. An ETag tells nothing, pages have them, too.
  * @param headers with names in lower case
  */
-export function isPage(
-  method: string,
-  status: number,
-  headers: Readonly<Record<string, string | undefined>>,
-): boolean {
-  if (!/^text\/html\b/i.test(headers["content-type"] ?? "")) return false;
-  if (headers["etag"] !== undefined || headers["x-amz-request-id"] !== undefined) return false;
-  return status !== 204 && !(method === "PUT" && headers["content-length"] === "0");
+export function isPage(headers: Readonly<Record<string, string | undefined>>): boolean {
+  return /^text\/html\b/i.test(headers["content-type"] ?? "") &&
+    headers["x-amz-request-id"] === undefined && headers["x-amzn-requestid"] === undefined;
 }

@@ -22,7 +22,11 @@ export function toStoreError(error: unknown, context: ErrorContext): StoreError 
   const facts = factsOf(error);
   const verdict = judge(facts, context);
   const { where, action, key } = context;
-  return new StoreError(verdict.kind, `Cannot ${action} in ${where}: ${verdict.reason}`, {
+  // As Backblaze did, of headers that all newer SDKs send.
+  const remedy = verdict.kind === "invalid" && /checksum/i.test(facts.message)
+    ? "; for a store that takes no checksums set AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
+    : "";
+  return new StoreError(verdict.kind, `Cannot ${action} in ${where}: ${verdict.reason}${remedy}`, {
     key,
     cause: error,
     code: facts.code,

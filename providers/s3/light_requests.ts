@@ -109,7 +109,7 @@ export function openRequests(
 
   const ask = async (request: Request, options: SendOptions): Promise<Answer & { xml: string }> => {
     const answer = await send(request, options);
-    if (isPage(request.method, answer.status, answer.headers)) {
+    if (isPage(answer.headers)) {
       answer.body.destroy();
       throw new PageError(`HTTP ${answer.status}, ${answer.headers["content-type"]}`);
     }

@@ -7,7 +7,10 @@ import type { S3Session } from "./session.ts";
 /** Empty pages in a row after which a listing is given up; a store may send a few. */
 const MAX_EMPTY_PAGES = 1000;
 
-/** All pages of ListObjectsV2, objects and groups merged in key order. */
+/**
+ * All pages of ListObjectsV2, objects and groups of each in key order; Amazon's directory buckets give pages in no
+ * order.
+ */
 export async function* listObjects(
   session: S3Session,
   prefix: string,

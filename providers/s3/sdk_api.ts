@@ -107,9 +107,8 @@ function refusePages(client: S3Client): void {
       const result = await next(args);
       const { response } = result;
       if (
-        HttpRequest.isInstance(args.request) && HttpResponse.isInstance(response) &&
-        response.statusCode < 300 &&
-        isPage(args.request.method, response.statusCode, response.headers) &&
+        HttpResponse.isInstance(response) && response.statusCode < 300 &&
+        isPage(response.headers) &&
         commandName !== "GetObjectCommand" && commandName !== "HeadObjectCommand"
       ) throw new PageError(`HTTP ${response.statusCode}, ${response.headers["content-type"]}`);
       return result;

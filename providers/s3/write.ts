@@ -189,7 +189,9 @@ async function uploadPart(
     );
   }
   learnt.md5Etags ??= isMd5(ETag, body);
-  return { number, size: body.length, etag: ETag, checksum: ChecksumCRC32 };
+  // Without having announced any, none may be named at the end.
+  const checksum = session.sendsChecksums ? ChecksumCRC32 : undefined;
+  return { number, size: body.length, etag: ETag, checksum };
 }
 
 /** As S3 writes it: four bytes, the highest first. */

@@ -14,16 +14,25 @@ const BUCKET = "bench";
 const PER_FOLDER = 256;
 /** Backups, and with them WAL, that a deletion leaves. */
 const KEPT = 2;
-/** At most, backups of the archive that a deletion goes through. */
+/** At most, backups of the archive that a deletion goes through, and WAL files and backups where Barman deletes, too, … */
 const DELETED_OF = 1000;
+const BESIDE_BARMAN = { wals: 200_000, backups: 10 };
+/** … which goes through all WAL for each backup: it would take hours otherwise. */
+const OURS_ALONE = ["barman-cloud"];
 
 export async function catalogue(context: BenchContext): Promise<string> {
   const wals = sizeOf("BENCH_WALS", 1_000_000);
   const backups = sizeOf("BENCH_BACKUPS", 10_000);
   const rows: (readonly (string | number)[])[] = [];
-  const deletedOf = Math.min(backups, DELETED_OF);
-  const policy = ["--retention-policy", `REDUNDANCY ${KEPT}`];
-  const cases = [
+  const deletion = (wals: number, backups: number, tools?: readonly string[]): Case => ({
+    title: `backup-delete with ${wals} WAL files, all but the last ${KEPT} of ${backups} backups`,
+    wals,
+    backups,
+    words: ["backup-delete", "--retention-policy", `REDUNDANCY ${KEPT}`],
+    of: wals,
+    tools,
+  });
+  const cases: Case[] = [
     {
       title: `backup-list, ${backups} backups`,
       wals: 0,
@@ -39,18 +48,16 @@ export async function catalogue(context: BenchContext): Promise<string> {
       words: ["check-wal-archive", "--timeline", "2"],
       of: wals,
     },
-    {
-      title:
-        `backup-delete with ${wals} WAL files, all but the last ${KEPT} of ${deletedOf} backups`,
-      wals,
-      backups: deletedOf,
-      words: ["backup-delete", ...policy],
-      of: wals,
-    },
+    deletion(
+      Math.min(wals, BESIDE_BARMAN.wals),
+      Math.min(backups, BESIDE_BARMAN.backups),
+    ),
+    deletion(wals, Math.min(backups, DELETED_OF), OURS_ALONE),
   ];
-  for (const { title, words, of, ...size } of cases) {
+  for (const { title, words, of, tools, ...size } of cases) {
     const [command = "", ...options] = words;
     for (const [name, program] of programsOf(context, command)) {
+      if (tools !== undefined && !tools.includes(name)) continue;
       context.tell(`catalogue: ${title}, ${name}`);
       await using store = await startListingS3(BUCKET, objectsOf(size.wals, size.backups));
       const last = ["--endpoint-url", store.endpoint, `s3://${BUCKET}/pg`, "main"];
@@ -64,6 +71,17 @@ export async function catalogue(context: BenchContext): Promise<string> {
     ["command", "tool", "wall s", "CPU s", "peak MiB", "requests", "µs an object"],
     rows,
   );
+}
+
+interface Case {
+  readonly title: string;
+  readonly wals: number;
+  readonly backups: number;
+  readonly words: readonly string[];
+  /** Objects that the wall time is told for, each. */
+  readonly of: number;
+  /** All when absent. */
+  readonly tools?: readonly string[] | undefined;
 }
 
 const ENV = {

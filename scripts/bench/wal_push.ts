@@ -118,6 +118,8 @@ async function candidatesOf(
       settings,
     );
     const store = join(data.directory, "store");
+    // What a run before has left would be compared, not stored.
+    await Deno.remove(store, { recursive: true }).catch(() => undefined);
     await Deno.mkdir(store, { recursive: true });
     candidates.push({
       name: "barman-cloud, directory",

@@ -132,13 +132,18 @@ export async function startServer(
   port: number,
   program: string,
   args: readonly string[],
-  env: Readonly<Record<string, string>> = {},
+  options: {
+    /** Besides our own environment. */
+    readonly env?: Readonly<Record<string, string>>;
+    /** A directory that is removed when the server has ended. */
+    readonly remove?: string;
+  } = {},
 ): Promise<() => Promise<void>> {
   // The shell reads from a pipe whose other end only we hold, so it notices every kind of end of ours.
   const child = spawn("sh", ["-c", WATCHED, "sh", program, ...args], {
     cwd: tmpdir(),
     detached: true,
-    env: { ...serverEnvironment(), ...env },
+    env: { ...process.env, ...options.env, FILES_OF_SERVER: options.remove ?? "" },
     stdio: ["pipe", "pipe", "pipe"],
   });
   let output = "";
@@ -169,6 +174,7 @@ server=$!
 ( cat <&3 >/dev/null; kill -9 "$server" 2>/dev/null ) &
 exec 3<&-
 wait "$server"
+[ -z "$FILES_OF_SERVER" ] || rm -rf "$FILES_OF_SERVER"
 `;
 
 async function untilListening(port: number, child: ChildProcess): Promise<void> {

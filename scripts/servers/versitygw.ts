@@ -3,7 +3,7 @@
  * opinion on our requests. It minds checksums as Amazon does, which Ceph 16 passes over. Tests and benchmarks only.
  */
 import { CreateBucketCommand, S3Client } from "@aws-sdk/client-s3";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ObjectStore } from "../../providers/object_store.ts";
@@ -36,11 +36,11 @@ export interface Versitygw {
   stop(): Promise<void>;
 }
 
-/** @returns null when it can't be had; what would enable it has then been said */
-export async function startVersitygwForTests(): Promise<Versitygw | null> {
+/** @returns the path of the program; null when it can't be had: what would enable it has then been said */
+export async function versitygwForTests(): Promise<string | null> {
   const tried = Deno.env.get(VERSITYGW_MISSING);
   const found = tried ? { missing: tried } : await ensureVersitygw((text) => console.log(text));
-  if (!("missing" in found)) return await startVersitygw(found.path);
+  if (!("missing" in found)) return found.path;
   skipUnless(
     false,
     `Tests against versitygw, a second S3 server (${found.missing})`,
@@ -57,49 +57,45 @@ export function withoutAtomicCreation(store: ObjectStore): ObjectStore {
 /** Start a server of its own, on a free port, over an empty directory. @throws Error when it does not start */
 export async function startVersitygw(program: string): Promise<Versitygw> {
   const directory = await mkdtemp(join(tmpdir(), "versitygw-"));
-  const remove = () => rm(directory, { recursive: true, force: true });
-  try {
-    // Attributes of objects go beside them: not every file system has extended ones.
-    const [data, attributes] = [join(directory, "data"), join(directory, "attributes")];
-    await mkdir(data);
-    await mkdir(attributes);
-    const port = await freePort();
-    const keys = { accessKeyId: "versity-access", secretAccessKey: "versity-secret" };
-    const stop = await startServer(
-      "versitygw",
-      port,
-      program,
-      ["--quiet", "--keep-alive", "posix", "--sidecar", attributes, data],
-      {
+  // Attributes of objects go beside them: not every file system has extended ones.
+  const [data, attributes] = [join(directory, "data"), join(directory, "attributes")];
+  await mkdir(data);
+  await mkdir(attributes);
+  const port = await freePort();
+  const keys = { accessKeyId: "versity-access", secretAccessKey: "versity-secret" };
+  const stop = await startServer(
+    "versitygw",
+    port,
+    program,
+    ["--quiet", "--keep-alive", "posix", "--sidecar", attributes, data],
+    {
+      env: {
         VGW_PORT: `127.0.0.1:${port}`,
         ROOT_ACCESS_KEY_ID: keys.accessKeyId,
         ROOT_SECRET_ACCESS_KEY: keys.secretAccessKey,
       },
-    );
-    const endpoint = `http://127.0.0.1:${port}`;
-    const client = new S3Client({
-      endpoint,
-      region: "us-east-1",
-      forcePathStyle: true,
-      credentials: keys,
-    });
-    return {
-      endpoint,
-      ...keys,
-      env: environmentOf(keys),
-      async newBucket() {
-        const Bucket = `barman-cloud-test-${crypto.randomUUID()}`;
-        await client.send(new CreateBucketCommand({ Bucket }));
-        return Bucket;
-      },
-      async stop() {
-        client.destroy();
-        await stop();
-        await remove();
-      },
-    };
-  } catch (error) {
-    await remove();
-    throw error;
-  }
+      remove: directory,
+    },
+  );
+  const endpoint = `http://127.0.0.1:${port}`;
+  const client = new S3Client({
+    endpoint,
+    region: "us-east-1",
+    forcePathStyle: true,
+    credentials: keys,
+  });
+  return {
+    endpoint,
+    ...keys,
+    env: environmentOf(keys),
+    async newBucket() {
+      const Bucket = `barman-cloud-test-${crypto.randomUUID()}`;
+      await client.send(new CreateBucketCommand({ Bucket }));
+      return Bucket;
+    },
+    async stop() {
+      client.destroy();
+      await stop();
+    },
+  };
 }

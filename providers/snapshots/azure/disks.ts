@@ -39,7 +39,7 @@ export async function createAzureDisks(
     await allSettled(requests, async ({ snapshot, name }) => {
       const source = String(snapshot.get("snapshot_name"));
       const sourceResourceId = resourceId(snapshots, "snapshots", source);
-      const needed = await neededType(session, sourceResourceId, signal);
+      const needed = await neededType(session, sourceResourceId, { signal, onWarning });
       const type = needed ?? instance.bootDiskType ?? DEFAULT_TYPE;
       // Zone-redundant disks are in all zones.
       const zones = /_ZRS$/i.test(type) ? [] : instance.zones;
@@ -100,7 +100,7 @@ export async function createAzureDisks(
 async function neededType(
   session: AzureSession,
   snapshot: string,
-  signal: AbortSignal,
+  { signal, onWarning }: Pick<CreateOptions, "signal" | "onWarning">,
 ): Promise<string | undefined> {
   try {
     const action = `look at snapshot ${snapshot}`;
@@ -113,6 +113,9 @@ async function neededType(
     return type !== null && FILLED_LATER.test(type) ? type : undefined;
   } catch (error) {
     if (!(error instanceof SnapshotError)) throw error;
+    if (error.kind !== "not-found") {
+      onWarning(`Cannot tell what types of disk snapshot ${snapshot} can become: ${error.message}`);
+    }
     return undefined;
   }
 }

@@ -191,8 +191,10 @@ async function deleteSnapshot(
   const call = { action: `delete snapshot ${name}`, signal, limit };
   const resource = resourceId(session.compute, "snapshots", name);
   const result = await lookUntil<{ readonly found: boolean }>(async () => {
+    let accepted = false;
     try {
       const answer = await session.begin(call, "DELETE", resource);
+      accepted = true;
       await session.finish(call, answer);
       return { found: answer.status !== 204 };
     } catch (error) {
@@ -204,10 +206,20 @@ async function deleteSnapshot(
         throw new SnapshotError("locked", message, { code, cause: error });
       }
       if (statusOf(error) === 409) return undefined;
-      throw error;
+      throw error.kind === "not-found" ? unknownPlace(error, accepted) : error;
     }
   }, { pauses: session.pauses, signal, limit });
   return result.found;
+}
+
+/** Where the snapshot would be is not known there. Once the deletion was accepted it is one that went wrong. */
+function unknownPlace(error: SnapshotError, accepted: boolean): SnapshotError {
+  const { code, message } = error;
+  return new SnapshotError(
+    accepted ? "failed" : "not-found",
+    `${message}; look at the subscription, the resource group, and whose the credentials are`,
+    { code, cause: error },
+  );
 }
 
 /** Names of tags must not hold some characters. @param onWarning told of what had to be changed */

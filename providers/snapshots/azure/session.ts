@@ -205,7 +205,10 @@ function checkedName(name: string): string {
   if (!/\/|^\.*$/.test(name)) return name;
   throw new SnapshotError(
     "invalid",
-    `Cannot use "${name}" as a name in Azure: give the name alone, without slashes`,
+    name === ""
+      ? "Cannot tell where in Azure: the subscription, the resource group or a name is empty; look at the options and " +
+        "at the snapshots in backup.info"
+      : `Cannot use "${name}" as a name in Azure: give the name alone, without slashes`,
   );
 }
 

@@ -199,8 +199,10 @@ async function deleteSnapshot(
   const call = { action: `delete snapshot ${name}`, signal };
   const path = `projects/${project}/global/snapshots/${encodeURIComponent(name)}`;
   const result = await lookUntil<{ readonly found: boolean }>(async () => {
+    let accepted = false;
     try {
       const operation = await session.begin(call, "DELETE", path, {});
+      accepted = true;
       await session.finish(call, `projects/${project}/global`, operation, {
         onWarning: () => {},
         limit,
@@ -210,7 +212,15 @@ async function deleteSnapshot(
       if (!(error instanceof SnapshotError)) throw error;
       const isMissing = error.kind === "not-found" || error.code === "RESOURCE_NOT_FOUND";
       // Not of the project: then nobody knows of the snapshot.
-      if (isMissing && error.message.includes(`snapshots/${name}`)) return { found: false };
+      const { code, message } = error;
+      if (isMissing && message.includes(`snapshots/${name}`)) return { found: false };
+      if (isMissing) {
+        throw new SnapshotError(
+          accepted ? "failed" : "not-found",
+          `${message}; look at the project, and whose the credentials are`,
+          { code, cause: error },
+        );
+      }
       if (!/NotReady|InUse|NOT_READY|IN_USE/.test(error.code ?? "")) throw error;
       return undefined;
     }
@@ -225,7 +235,7 @@ function pathOf(url: string): string {
 
 /** Of a disk's path what follows the project, which may be told by its number or its id. */
 function inProject(path: string): string {
-  return path.slice(path.indexOf("/zones/"));
+  return path.replace(/^projects\/[^/]+/, "");
 }
 
 /** The last component: names must be equal, not only end alike. */

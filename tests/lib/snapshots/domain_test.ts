@@ -19,7 +19,11 @@ import {
 } from "../../../lib/snapshots/restore.ts";
 import type { ObjectStore } from "../../../providers/object_store.ts";
 import { openSnapshotProvider } from "../../../providers/snapshots/open.ts";
-import type { SnapshotProvider } from "../../../providers/snapshots/provider.ts";
+import {
+  SnapshotError,
+  type SnapshotErrorKind,
+  type SnapshotProvider,
+} from "../../../providers/snapshots/provider.ts";
 import { type Ec2Fake, startEc2Fake } from "../../../scripts/servers/ec2_fake.ts";
 import { PAUSES } from "../../providers/snapshots/recorder.ts";
 import { type TemporaryStore, temporaryStore } from "../backup/temporary_store.ts";
@@ -390,6 +394,36 @@ Deno.test("restore: any copy of a disk that is mounted where it was will do; the
       );
     } finally {
       await rm(directory, { recursive: true });
+    }
+  }));
+
+Deno.test("a deletion that was refused has not begun", () =>
+  withScene(async (scene) => {
+    const { snapshots } = await snapshotsOf(scene);
+    const kinds: Record<SnapshotErrorKind, boolean> = {
+      denied: false,
+      invalid: false,
+      locked: false,
+      "not-found": false,
+      failed: true,
+      unreachable: true,
+    };
+    for (const [kind, mayHaveBegun] of Object.entries(kinds)) {
+      let begun = false;
+      const provider: SnapshotProvider = {
+        ...scene.provider,
+        delete: () => Promise.reject(new SnapshotError(kind as SnapshotErrorKind, "no")),
+      };
+      await assert.rejects(
+        deleteSnapshots(provider, snapshots, {
+          signal,
+          onBegun: () => begun = true,
+          onNotice: scene.log.info,
+          onWarning: scene.log.warning,
+        }),
+        /^SnapshotError: no$/,
+      );
+      assert.equal(begun, mayHaveBegun, kind);
     }
   }));
 

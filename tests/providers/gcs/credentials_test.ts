@@ -24,7 +24,10 @@ interface Subject extends AnsweringServer {
   file(content: unknown, name?: string): Promise<string>;
   readonly home: string;
   /** `head` of an object through a fresh store. */
-  head(env: Record<string, string | undefined>): Promise<{ readonly size: number }>;
+  head(
+    env: Record<string, string | undefined>,
+    attempts?: number,
+  ): Promise<{ readonly size: number }>;
   serviceAccount(more?: Record<string, unknown>): Record<string, unknown>;
 }
 
@@ -51,8 +54,9 @@ async function withStore(
           await writeFile(path, text);
           return path;
         },
-        async head(env) {
+        async head(env, attempts) {
           const { store } = await openGcsStore("gs://b", {
+            attempts,
             env: {
               HOME: home,
               API_ENDPOINT_OVERRIDE: server.endpoint,
@@ -337,6 +341,11 @@ Deno.test("Google credentials: a passing failure of the token service is passed 
   await withStore(metadata, async ({ head, host }) => {
     await head({ GCE_METADATA_HOST: host });
     assert.equal(requests, 2);
+  });
+  await withStore(() => ({ status: 503 }), async ({ head, host }) => {
+    const error = await failure(head({ GCE_METADATA_HOST: host }, 1));
+    assert.equal(error.kind, "unavailable");
+    assert.match(error.message, /the metadata service failed \(127.* answered HTTP 503\)/);
   });
 });
 

@@ -201,6 +201,23 @@ Deno.test("Google on the wire: listings are paged, merged and deduplicated", asy
   });
 });
 
+Deno.test("Google on the wire: keys of uploads are decoded only where the answer says that they are encoded", async () => {
+  const upload = `<Upload><Key>p/a%2Bb+c</Key><UploadId>u</UploadId></Upload>`;
+  for (
+    const [encoding, key] of [["<EncodingType>url</EncodingType>", "p/a+b c"], ["", "p/a%2Bb+c"]]
+  ) {
+    const listing = `<ListMultipartUploadsResult>${encoding}${upload}</ListMultipartUploadsResult>`;
+    const answers = ({ query }: Asked): Answer => ({
+      headers: { "content-type": "application/xml" },
+      body: query.has("uploadId") ? "<ListPartsResult></ListPartsResult>" : listing,
+    });
+    await withStore(answers, async ({ open }) => {
+      const uploads = await Array.fromAsync((await open()).listUploads("p/"));
+      assert.deepEqual(uploads.map((found) => found.key), [key]);
+    });
+  }
+});
+
 Deno.test("Google's answers: kinds of errors, in the words of both APIs", async () => {
   const cases: Array<[Answer, StoreErrorKind, RegExp]> = [
     [jsonError(401, "authError", "Invalid Credentials"), "denied", /access denied \(HTTP 401/],

@@ -192,6 +192,15 @@ Deno.test("S3 answers: each documented error has its kind and says what to do", 
       false,
       /does not support/,
     ],
+    [
+      {
+        status: 400,
+        body: xmlError("InvalidArgument", "Unsupported header 'x-amz-checksum-crc32' received"),
+      },
+      "invalid",
+      false,
+      /refuses.*; for a store that takes no checksums set AWS_REQUEST_CHECKSUM_CALCULATION=when_req/,
+    ],
     [{ status: 405, body: xmlError("MethodNotAllowed", "…") }, "invalid", false, /refuses/],
     [{ status: 407, body: "" }, "denied", false, /proxy/],
   ];
@@ -389,6 +398,23 @@ Deno.test("S3 answers: a 200 that is no answer of a store is neither a success n
       bare: true,
     };
     const unnamed: Answer = { ...portal, headers: { "content-type": "text/plain" } };
+    // As web servers and frameworks give them to every page.
+    const tagged: Answer = { ...portal, headers: { ...portal.headers, etag: 'W/"1f-abc"' } };
+    if (page !== "") {
+      for (const client of ["auto", "sdk"]) {
+        await withAnswers([tagged], async ({ open }) => {
+          const store = await open({}, { BARMAN_CLOUD_S3_CLIENT: client });
+          const isRefused = async (call: Promise<unknown>) =>
+            assert.match((await failure(call)).message, /not S3 but a page/);
+          await isRefused(store.put("k", body));
+          await isRefused(store.bucketExists());
+          await isRefused(Array.fromAsync(store.list("p")));
+          await isRefused(store.startMultipart("k"));
+          const [left] = await store.deleteMany(["k"]);
+          assert.match(left?.error.message ?? "", /not S3 but a page/);
+        });
+      }
+    }
     await withAnswers([unnamed], async ({ open }) => {
       const { message, kind } = await failure((await open()).put("k", body));
       assert.equal(kind, "other");
@@ -420,15 +446,16 @@ Deno.test("S3 answers: a 200 that is no answer of a store is neither a success n
 });
 
 Deno.test("S3 answers: a store may call nothing at all HTML", async () => {
-  // As moto does, and Swift's s3api with a request id.
-  const type = { "content-type": "text/html; charset=UTF-8" };
-  const answers = ({ method }: Request): Answer =>
-    method === "DELETE"
-      ? { status: 204, headers: type }
-      : method === "PUT"
-      ? { status: 200, headers: { ...type, "content-length": "0" } }
-      : { status: 200, headers: { ...type, "x-amz-request-id": "tx1" }, bare: true };
-  for (const client of ["auto", "sdk"]) {
+  const cases = [["x-amz-request-id", "auto"], ["x-amzn-requestid", "auto"], [
+    "x-amz-request-id",
+    "sdk",
+  ]] as const;
+  for (const [name, client] of cases) {
+    const headers = { "content-type": "text/html; charset=UTF-8", [name]: "tx1" };
+    const answers = ({ method }: Request): Answer => ({
+      status: method === "DELETE" ? 204 : 200,
+      headers,
+    });
     await withAnswers(answers, async ({ open }) => {
       const store = await open({}, { BARMAN_CLOUD_S3_CLIENT: client });
       await store.put("k", body);
@@ -557,10 +584,11 @@ Deno.test("S3 answers: parts' checksums are announced, and named again if the st
   const lean = { AWS_REQUEST_CHECKSUM_CALCULATION: "when_required" };
   await withAnswers(answers, async ({ open, requests }) => {
     const upload = await (await open({}, lean)).startMultipart("k");
-    await upload.uploadPart(2, body);
-    for (const { headers } of requests) {
+    await upload.complete([await upload.uploadPart(1, body)]);
+    for (const { headers, body } of requests) {
       assert.equal(headers["x-amz-checksum-algorithm"], undefined);
       assert.equal(headers["x-amz-checksum-crc32"], undefined);
+      assert.ok(!body.includes("Checksum"));
     }
   });
 });

@@ -46,9 +46,11 @@ const STEPS: ReadonlyArray<readonly [string, (subject: Subject) => Promise<void>
       assert.deepEqual(await contentOf(store, Key), content);
     }
   }],
-  ["tags are stored, also awkward ones and none", async ({ open, client, bucket }) => {
+  ["tags are stored, also awkward ones and none", async ({ open, client, bucket, server }) => {
     const store = await open();
-    const tags = [["a b", "c+d=e:/é"], ["plain", ""]] as const;
+    // Amazon does not promise to take a `&`, which others do.
+    const value = server.kind === "ceph" ? "c&d=e:/é" : "c+d=e:/é";
+    const tags = [["a b", value], ["plain", ""]] as const;
     await store.put("tagged", new Uint8Array(1), { tags });
     await store.put("untagged", new Uint8Array(1), { tags: [] });
     const tagsOf = async (Key: string) =>
@@ -84,7 +86,8 @@ const STEPS: ReadonlyArray<readonly [string, (subject: Subject) => Promise<void>
     assert.deepEqual([...await contentOf(first, "race")], winners);
   }],
   ["wrong credentials are denied, also while 16 MiB are on their way", async ({ open, server }) => {
-    // It breaks connections off, which loses its answer, and has no word of S3's for a key that it does not know.
+    // Told as skipped by startS3ForTests: it breaks connections off, which loses its answer, and has no word of S3's for
+    // a key that it does not know.
     if (server.kind === "versitygw") return;
     const wrong = { AWS_ACCESS_KEY_ID: "NOSUCHKEY", AWS_SECRET_ACCESS_KEY: "wrong-secret" };
     const body = new Uint8Array(16 * MiB);
