@@ -8,7 +8,12 @@ import {
   cephRgwInstalled,
   startCephRgw,
 } from "../servers/ceph_rgw.ts";
-import { ensureVersitygw, startVersitygw, type Versitygw } from "../servers/versitygw.ts";
+import {
+  ensureVersitygw,
+  startVersitygw,
+  type Versitygw,
+  VERSITYGW_VERSION,
+} from "../servers/versitygw.ts";
 import { type BenchCluster, type BenchData, openBenchData } from "./data.ts";
 
 export interface BenchContext {
@@ -286,9 +291,9 @@ export async function describeSurroundings({ executable, peers }: BenchContext):
       ? []
       : [`WAL-G ${(await firstLine([peers.walg, "--version"])).split(/\s+/)[2]}`]),
     ...(peers.rclone === null ? [] : [await firstLine([peers.rclone, "version"])]),
-    `store: Ceph ${
+    `stores: Ceph ${
       (await firstLine(["radosgw", "--version"])).split(" ")[2]
-    } (RGW, one OSD on a file)`,
+    } (RGW, one OSD on a file), versitygw ${VERSITYGW_VERSION} (a directory)`,
     "PostgreSQL 15",
   ];
   return lines.map((line) => `- ${line}`).join("\n");

@@ -12,7 +12,7 @@ import { ensureGoProgram, type GoProgram } from "./go_program.ts";
 import { environmentOf } from "./s3_environment.ts";
 import { freePort, startServer } from "./server_processes.ts";
 
-const VERSION = "1.7.0";
+export const VERSITYGW_VERSION = "1.7.0";
 const PACKAGE = "github.com/versity/versitygw/cmd/versitygw";
 
 /** Holds why it can't be had, when whoever started this process has tried already: a failing build takes its time. */
@@ -20,7 +20,7 @@ export const VERSITYGW_MISSING = "TEST_VERSITYGW_MISSING";
 
 /** @returns the path of the program, built when it is not there yet, or why it can't be had */
 export function ensureVersitygw(tell?: (text: string) => void): Promise<GoProgram> {
-  return ensureGoProgram("versitygw", VERSION, PACKAGE, tell);
+  return ensureGoProgram("versitygw", VERSITYGW_VERSION, PACKAGE, tell);
 }
 
 export interface Versitygw {
