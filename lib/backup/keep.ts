@@ -3,6 +3,7 @@ import { setTimeout as timer } from "node:timers/promises";
 import {
   type Cancellable,
   isStoreError,
+  type ListEntry,
   type ObjectStore,
   type StoredObject,
 } from "../../providers/object_store.ts";
@@ -174,7 +175,7 @@ export async function releaseKeep(
   options: Cancellable = {},
 ): Promise<void> {
   const failures = await store.deleteMany(layout.annotationSpellings(id, KEEP), options);
-  const [failure] = failures;
+  const failure = failures.find(({ key, error }) => !isNoKey(error, key));
   if (failure !== undefined) throw failure.error;
 }
 
@@ -210,7 +211,7 @@ export async function listBase(
   for (const spelling of layout.annotationSpellings("ID", KEEP)) {
     const base = spelling.slice(0, -tail.length);
     const isOwnBase = base === layout.base;
-    for await (const entry of store.list(base, options)) {
+    for await (const entry of listWhereTaken(store, base, options)) {
       if (entry.kind !== "object") continue;
       const [id = "", kind, name, ...rest] = entry.key.slice(base.length).split("/");
       // An object directly below base/ is no backup.
@@ -225,6 +226,24 @@ export async function listBase(
     }
   }
   return { ids, complete, keepKeys, deletionMarks };
+}
+
+/** Nothing where the store takes no such keys. */
+async function* listWhereTaken(
+  store: ObjectStore,
+  prefix: string,
+  options: Cancellable,
+): AsyncGenerator<ListEntry> {
+  try {
+    yield* store.list(prefix, options);
+  } catch (error) {
+    if (!isNoKey(error, prefix)) throw error;
+  }
+}
+
+/** MinIO refuses keys with an empty component, as Barman's spelling has one: then it has no object under them. */
+function isNoKey(error: unknown, key: string): boolean {
+  return isStoreError(error, "invalid") && key.includes("//");
 }
 
 /** The values of the annotations that a listing found: backup id to value. */
@@ -254,7 +273,7 @@ async function readAnnotation(
     const [line = ""] = (await readText(store, key, MAX_SIZE, options)).split("\n", 1);
     return line.trim() || "full";
   } catch (error) {
-    if (isStoreError(error, "not-found")) return null;
+    if (isStoreError(error, "not-found") || isNoKey(error, key)) return null;
     // It is there, and what it says nobody knows: the stronger of the two.
     if (error instanceof NotText) return "full";
     throw error;
@@ -266,7 +285,7 @@ async function exists(store: ObjectStore, key: string, options: Cancellable): Pr
     await store.head(key, options);
     return true;
   } catch (error) {
-    if (isStoreError(error, "not-found")) return false;
+    if (isStoreError(error, "not-found") || isNoKey(error, key)) return false;
     throw error;
   }
 }

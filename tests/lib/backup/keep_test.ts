@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { listBase, readKeep, readKeeps, releaseKeep, writeKeep } from "../../../lib/backup/keep.ts";
 import { serverLayout } from "../../../lib/layout.ts";
+import { type ObjectStore, StoreError } from "../../../providers/object_store.ts";
 import { temporaryStore } from "./temporary_store.ts";
 
 const ID = "20260115T103000";
@@ -45,6 +46,50 @@ Deno.test("both spellings of the key protect, change together and are released",
   for (const layout of [plain, slash]) assert.equal(await readKeep(store, layout, ID), "full");
   await releaseKeep(store, plain, ID);
   assert.deepEqual(await temporary.keys(), []);
+});
+
+Deno.test("a store that takes no keys with an empty component has none under Barman's other spelling", async () => {
+  await using temporary = await temporaryStore("pre");
+  const { layout, addBackup } = temporary;
+  // As MinIO answers.
+  const requireKey = (key: string) => {
+    if (key.includes("//")) {
+      throw new StoreError("invalid", `Cannot use ${key}: XMinioInvalidObjectName`);
+    }
+  };
+  const { store } = temporary;
+  const strict: ObjectStore = {
+    ...store,
+    async *list(prefix, options) {
+      requireKey(prefix);
+      yield* store.list(prefix, options);
+    },
+    head: async (key, options) => (requireKey(key), await store.head(key, options)),
+    get: async (key, options) => (requireKey(key), await store.get(key, options)),
+    put: async (key, body, options) => (requireKey(key), await store.put(key, body, options)),
+    deleteMany: async (keys, options) => [
+      ...await store.deleteMany(keys.filter((key) => !key.includes("//")), options),
+      ...keys.filter((key) => key.includes("//"))
+        .map((key) => ({ key, error: new StoreError("invalid", `Cannot delete ${key}`) })),
+    ],
+  };
+  await addBackup(ID);
+  assert.equal(await readKeep(strict, layout, ID), null);
+  await writeKeep(strict, layout, ID, "full");
+  assert.equal(await readKeep(strict, layout, ID), "full");
+  const listing = await listBase(strict, layout);
+  assert.deepEqual([...listing.ids], [ID]);
+  assert.deepEqual([...await readKeeps(strict, listing)], [[ID, "full"]]);
+  await releaseKeep(strict, layout, ID);
+  assert.equal(await readKeep(strict, layout, ID), null);
+  // What is refused for another reason is an error.
+  const broken: ObjectStore = {
+    ...store,
+    list: () => {
+      throw new StoreError("invalid", "no");
+    },
+  };
+  await assert.rejects(listBase(broken, layout), /^StoreError: no$/);
 });
 
 Deno.test("one listing finds backups and annotations", async () => {
