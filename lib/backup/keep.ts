@@ -174,8 +174,11 @@ export async function releaseKeep(
   id: string,
   options: Cancellable = {},
 ): Promise<void> {
-  const failures = await store.deleteMany(layout.annotationSpellings(id, KEEP), options);
-  const failure = failures.find(({ key, error }) => !isNoKey(error, key));
+  const [own = "", ...others] = layout.annotationSpellings(id, KEEP);
+  const keys = [own];
+  // MinIO takes both for one object, and waits for itself when it is to delete both at once.
+  for (const key of others) if (await exists(store, key, options)) keys.push(key);
+  const [failure] = await store.deleteMany(keys, options);
   if (failure !== undefined) throw failure.error;
 }
 
