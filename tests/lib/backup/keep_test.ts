@@ -67,11 +67,11 @@ Deno.test("a store that takes no keys with an empty component has none under Bar
     head: async (key, options) => (requireKey(key), await store.head(key, options)),
     get: async (key, options) => (requireKey(key), await store.get(key, options)),
     put: async (key, body, options) => (requireKey(key), await store.put(key, body, options)),
-    deleteMany: async (keys, options) => [
-      ...await store.deleteMany(keys.filter((key) => !key.includes("//")), options),
-      ...keys.filter((key) => key.includes("//"))
-        .map((key) => ({ key, error: new StoreError("invalid", `Cannot delete ${key}`) })),
-    ],
+    // It would wait for itself, since it takes both spellings for one object.
+    deleteMany: async (keys, options) => {
+      keys.forEach(requireKey);
+      return await store.deleteMany(keys, options);
+    },
   };
   await addBackup(ID);
   assert.equal(await readKeep(strict, layout, ID), null);
