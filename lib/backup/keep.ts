@@ -214,7 +214,8 @@ export async function listBase(
   for (const spelling of layout.annotationSpellings("ID", KEEP)) {
     const base = spelling.slice(0, -tail.length);
     const isOwnBase = base === layout.base;
-    for await (const entry of listWhereTaken(store, base, options)) {
+    const list = isOwnBase ? store.list(base, options) : listWhereTaken(store, base, options);
+    for await (const entry of list) {
       if (entry.kind !== "object") continue;
       const [id = "", kind, name, ...rest] = entry.key.slice(base.length).split("/");
       // An object directly below base/ is no backup.

@@ -142,6 +142,23 @@ export function statusOf(error: unknown): number | undefined {
   return error.cause.status;
 }
 
+/**
+ * Of a deletion that is answered 404 for what a snapshot would be in, so that nobody knows of the snapshot itself.
+ * @param accepted whether the deletion was; then it is one that went wrong, after it had begun
+ * @param remedy what to look at
+ */
+export function placeNotFound(
+  error: SnapshotError,
+  accepted: boolean,
+  remedy: string,
+): SnapshotError {
+  const kind = accepted ? "failed" : "not-found";
+  return new SnapshotError(kind, `${error.message}; ${remedy}`, {
+    code: error.code,
+    cause: error,
+  });
+}
+
 /** What a service said with a status that is none of 2xx; empty when there was no answer. */
 export function wordsOf(error: unknown): string {
   if (!(error instanceof SnapshotError) || !(error.cause instanceof Refusal)) return "";

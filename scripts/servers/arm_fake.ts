@@ -34,6 +34,8 @@ export interface ArmBehaviour {
   onlyLocation?: boolean;
   /** No header tells of its end: the resource's provisioningState does. */
   noHeaders?: boolean;
+  /** Nobody knows the operation when it is looked at. */
+  forgotten?: boolean;
   /** Percentages of the background copy, one a look at the resource. */
   completion?: number[];
   /** It is done and the connection is cut instead of an answer; so many times. */
@@ -368,6 +370,9 @@ function lookAt(
 ): void {
   const operation = operations.get(id);
   if (operation === undefined) throw new Refused(404, "NotFound", "No such operation.");
+  if (operation.behaviour.forgotten) {
+    throw new Refused(404, "OperationNotFound", "It is forgotten.");
+  }
   operation.looks++;
   const { behaviour, looks, isDelete } = operation;
   const isDone = looks >= (behaviour.looks ?? 1);

@@ -8,21 +8,17 @@
  * Instead, TEST_AZURE_CONNECTION_STRING may name an account of Azure's; tests make containers there
  * and remove them.
  */
-import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { mkdtemp, rm } from "node:fs/promises";
-import { connect } from "node:net";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { BlobServiceClient } from "@azure/storage-blob";
 import { skipUnless } from "../../tests/skips.ts";
-import { freePort } from "./server_processes.ts";
+import { freePort, startServer } from "./server_processes.ts";
 
 const PACKAGE = "npm:azurite@3.37.0/azurite-blob";
 const LOCK = fileURLToPath(new URL("azurite.lock", import.meta.url));
-const START_TIMEOUT_MS = 30_000;
 const FETCH_TIMEOUT_MS = 5 * 60_000;
 
 export interface Azurite {
@@ -55,32 +51,10 @@ export async function startAzurite({ tls }: AzuriteOptions = {}): Promise<Azurit
     ...["--silent", "--disableTelemetry", "--skipApiVersionCheck"],
     ...(tls === undefined ? [] : ["--oauth", "basic", "--cert", tls.certificate, "--key", tls.key]),
   ]);
-  // The shell reads from a pipe whose other end only we hold, so it notices every kind of end of ours.
-  const child = spawn("sh", ["-c", WATCHED, "sh", directory, Deno.execPath(), ...args], {
-    cwd: directory,
+  const stop = await startServer("Azurite", port, Deno.execPath(), args, {
     env: { ...serverEnvironment(), AZURITE_ACCOUNTS: `${account}:${key}` },
-    detached: true,
-    stdio: ["pipe", "pipe", "pipe"],
+    remove: directory,
   });
-  let output = "";
-  const collect = (chunk: Uint8Array) => {
-    output = (output + new TextDecoder().decode(chunk)).slice(-2000);
-  };
-  child.stdout.on("data", collect);
-  child.stderr.on("data", collect);
-  const ended = new Promise<void>((resolve) => child.on("close", () => resolve()));
-  const stop = async () => {
-    child.stdin.end();
-    await ended;
-    await rm(directory, { recursive: true, force: true });
-  };
-  try {
-    await untilListening(port, child);
-  } catch (error) {
-    await stop();
-    const why = error instanceof Error ? error.message : String(error);
-    throw new Error(`Cannot start Azurite: ${why}: ${output.trim() || "no output"}`);
-  }
   return {
     origin: `${tls === undefined ? "http" : "https"}://127.0.0.1:${port}`,
     account,
@@ -88,18 +62,6 @@ export async function startAzurite({ tls }: AzuriteOptions = {}): Promise<Azurit
     stop,
   };
 }
-
-const WATCHED = `
-directory=$1; shift
-"$@" </dev/null &
-server=$!
-cat >/dev/null
-kill "$server" 2>/dev/null
-n=0
-while kill -0 "$server" 2>/dev/null && [ $n -lt 30 ]; do sleep 0.1; n=$((n + 1)); done
-kill -9 "$server" 2>/dev/null
-rm -rf "$directory"
-`;
 
 function denoArguments(args: readonly string[]): string[] {
   return ["run", "-A", "--quiet", "--no-config", "--frozen", `--lock=${LOCK}`, PACKAGE, ...args];
@@ -127,26 +89,6 @@ function ensureFetched(): Promise<void> {
     const text = new TextDecoder().decode(stderr).trim().slice(-1000);
     throw new Error(`Cannot fetch ${PACKAGE}: ${text || `deno ended with ${code}`}`);
   })();
-}
-
-async function untilListening(port: number, child: ChildProcess): Promise<void> {
-  const end = performance.now() + START_TIMEOUT_MS;
-  while (!await isListening(port)) {
-    if (child.exitCode !== null) throw new Error("it ended at once");
-    if (performance.now() > end) throw new Error(`no answer within ${START_TIMEOUT_MS / 1000} s`);
-    await sleep(50);
-  }
-}
-
-function isListening(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect({ host: "127.0.0.1", port });
-    socket.on("connect", () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.on("error", () => resolve(false));
-  });
 }
 
 export interface AzureForTests {

@@ -45,6 +45,8 @@ export interface ComputeBehaviour {
   /** How the operation fails in the end. */
   failure?: { readonly code: string; readonly message: string };
   readonly warning?: { readonly code: string; readonly message: string };
+  /** Nobody knows the operation when it is looked at. */
+  forgotten?: boolean;
   /** Refused at once. */
   refusal?: {
     readonly status: number;
@@ -212,7 +214,8 @@ async function serve(
       [];
   if (kind === "operations") {
     const operation = state.operations.get(name);
-    if (operation === undefined || operation.scope !== scope) throw notFound(path);
+    const isKnown = operation?.scope === scope && !operation.behaviour.forgotten;
+    if (operation === undefined || !isKnown) throw notFound(path);
     operation.looks++;
     if (operation.looks >= (operation.behaviour.looks ?? 1)) {
       operation.finish();

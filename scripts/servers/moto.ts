@@ -2,13 +2,11 @@
  * moto's server, an EC2 in memory that others wrote (https://docs.getmoto.org): tests of EBS snapshots run on it
  * where Python packages can be had, beside the fake of ours, which has what moto lacks. Tests only.
  */
-import { spawn } from "node:child_process";
 import { access } from "node:fs/promises";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { installPythonPackages, newestPython } from "./python_packages.ts";
-import { freePort } from "./server_processes.ts";
+import { freePort, startServer } from "./server_processes.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const VERSION = "5.2.5";
@@ -41,45 +39,12 @@ export interface Moto extends AsyncDisposable {
   readonly endpoint: string;
 }
 
-const WATCHED = `"$@" & pid=$!; cat >/dev/null; kill -KILL $pid; wait`;
-
-/** Start a server of its own, on a free port. @throws Error when it does not answer in time */
+/** Start a server of its own, on a free port. @throws Error when it does not listen in time */
 export async function startMoto(path: string): Promise<Moto> {
   const port = await freePort();
-  // The shell reads from a pipe whose other end only we hold, so it notices every kind of end of ours.
-  const child = spawn("sh", ["-c", WATCHED, "sh", path, "-H", "127.0.0.1", "-p", `${port}`], {
-    env: { PATH: Deno.env.get("PATH") ?? "" },
-    stdio: ["pipe", "ignore", "pipe"],
+  const stop = await startServer("moto", port, path, ["-H", "127.0.0.1", "-p", `${port}`], {
+    env: { PATH: Deno.env.get("PATH") },
+    timeoutMs: START_TIMEOUT_MS,
   });
-  let output = "";
-  child.stderr.on("data", (chunk: Uint8Array) => {
-    output = (output + new TextDecoder().decode(chunk)).slice(-2000);
-  });
-  const ended = new Promise<void>((resolve) => child.on("close", () => resolve()));
-  const endpoint = `http://127.0.0.1:${port}`;
-  const stop = async () => {
-    child.stdin.end();
-    await ended;
-  };
-  const deadline = performance.now() + START_TIMEOUT_MS;
-  while (!(await answers(endpoint))) {
-    if (child.exitCode !== null || performance.now() > deadline) {
-      await stop();
-      throw new Error(`moto does not start: ${output}`);
-    }
-    await sleep(100);
-  }
-  return { endpoint, [Symbol.asyncDispose]: stop };
-}
-
-async function answers(endpoint: string): Promise<boolean> {
-  try {
-    const response = await fetch(`${endpoint}/moto-api/data.json`, {
-      signal: AbortSignal.timeout(5000),
-    });
-    await response.body?.cancel();
-    return response.ok;
-  } catch {
-    return false;
-  }
+  return { endpoint: `http://127.0.0.1:${port}`, [Symbol.asyncDispose]: stop };
 }

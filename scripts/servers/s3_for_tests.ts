@@ -6,7 +6,6 @@
  * - `TEST_S3_BUCKET`: use this bucket instead of making and removing one for each test file
  */
 import {
-  CreateBucketCommand,
   DeleteBucketCommand,
   DeleteObjectCommand,
   ListObjectsV2Command,
@@ -14,7 +13,7 @@ import {
 } from "@aws-sdk/client-s3";
 import { skipUnless } from "../../tests/skips.ts";
 import { CEPH_RGW_INSTALL, cephRgwInstalled, startCephRgw } from "./ceph_rgw.ts";
-import { environmentOf, type Keys } from "./s3_environment.ts";
+import { clientOf, environmentOf, type Keys, makeBucket } from "./s3_access.ts";
 import { startVersitygw, versitygwForTests } from "./versitygw.ts";
 
 export interface S3ForTests {
@@ -89,12 +88,7 @@ async function startRgw(): Promise<S3ForTests> {
 function fromShared(shared: Shared, stop: () => Promise<void>): S3ForTests {
   const { endpoint, keys, rgw } = shared;
   const env = { ...environmentOf(keys), [SHARED]: JSON.stringify(shared) };
-  const client = new S3Client({
-    endpoint,
-    region: "us-east-1",
-    forcePathStyle: true,
-    credentials: keys,
-  });
+  const client = clientOf(endpoint, keys);
   return {
     kind: rgw === undefined ? "versitygw" : "ceph",
     endpoint,
@@ -138,12 +132,6 @@ function named(endpoint: string): S3ForTests {
       client.destroy();
     },
   };
-}
-
-async function makeBucket(client: S3Client): Promise<string> {
-  const Bucket = `barman-cloud-test-${crypto.randomUUID()}`;
-  await client.send(new CreateBucketCommand({ Bucket }));
-  return Bucket;
 }
 
 async function removeBucket(client: S3Client, Bucket: string): Promise<void> {

@@ -6,7 +6,7 @@ import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ServerUser } from "./postgres_binaries.ts";
 
-/** Until a server listens. */
+/** Until a server listens, if nothing else is said. */
 const START_TIMEOUT_MS = 30_000;
 
 export interface ProgramOptions {
@@ -133,8 +133,10 @@ export async function startServer(
   program: string,
   args: readonly string[],
   options: {
-    /** Besides our own environment. */
-    readonly env?: Readonly<Record<string, string>>;
+    /** The whole of it; our own when absent. */
+    readonly env?: Readonly<Record<string, string | undefined>>;
+    /** Milliseconds until it must listen. */
+    readonly timeoutMs?: number;
     /** A directory that is removed when the server has ended. */
     readonly remove?: string;
   } = {},
@@ -143,7 +145,7 @@ export async function startServer(
   const child = spawn("sh", ["-c", WATCHED, "sh", program, ...args], {
     cwd: tmpdir(),
     detached: true,
-    env: { ...process.env, ...options.env, FILES_OF_SERVER: options.remove ?? "" },
+    env: { ...(options.env ?? process.env), FILES_OF_SERVER: options.remove ?? "" },
     stdio: ["pipe", "pipe", "pipe"],
   });
   let output = "";
@@ -158,7 +160,7 @@ export async function startServer(
     await ended;
   };
   try {
-    await untilListening(port, child);
+    await untilListening(port, child, options.timeoutMs ?? START_TIMEOUT_MS);
   } catch (error) {
     await stop();
     const why = error instanceof Error ? error.message : String(error);
@@ -177,11 +179,15 @@ wait "$server"
 [ -z "$FILES_OF_SERVER" ] || rm -rf "$FILES_OF_SERVER"
 `;
 
-async function untilListening(port: number, child: ChildProcess): Promise<void> {
-  const end = performance.now() + START_TIMEOUT_MS;
+async function untilListening(
+  port: number,
+  child: ChildProcess,
+  timeoutMs: number,
+): Promise<void> {
+  const end = performance.now() + timeoutMs;
   while (!await isListening(port)) {
     if (child.exitCode !== null) throw new Error("it ended at once");
-    if (performance.now() > end) throw new Error(`no answer within ${START_TIMEOUT_MS / 1000} s`);
+    if (performance.now() > end) throw new Error(`no answer within ${timeoutMs / 1000} s`);
     await sleep(50);
   }
 }

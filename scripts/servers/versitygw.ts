@@ -2,14 +2,13 @@
  * versitygw (github.com/versity/versitygw), an S3 server over a directory that others wrote: beside Ceph's, a second
  * opinion on our requests. It minds checksums as Amazon does, which Ceph 16 passes over. Tests and benchmarks only.
  */
-import { CreateBucketCommand, S3Client } from "@aws-sdk/client-s3";
 import { mkdir, mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ObjectStore } from "../../providers/object_store.ts";
 import { skipUnless } from "../../tests/skips.ts";
 import { ensureGoProgram, type GoProgram } from "./go_program.ts";
-import { environmentOf } from "./s3_environment.ts";
+import { clientOf, environmentOf, makeBucket } from "./s3_access.ts";
 import { freePort, startServer } from "./server_processes.ts";
 
 export const VERSITYGW_VERSION = "1.7.0";
@@ -70,6 +69,7 @@ export async function startVersitygw(program: string): Promise<Versitygw> {
     ["--quiet", "--keep-alive", "posix", "--sidecar", attributes, data],
     {
       env: {
+        ...Deno.env.toObject(),
         VGW_PORT: `127.0.0.1:${port}`,
         ROOT_ACCESS_KEY_ID: keys.accessKeyId,
         ROOT_SECRET_ACCESS_KEY: keys.secretAccessKey,
@@ -78,21 +78,12 @@ export async function startVersitygw(program: string): Promise<Versitygw> {
     },
   );
   const endpoint = `http://127.0.0.1:${port}`;
-  const client = new S3Client({
-    endpoint,
-    region: "us-east-1",
-    forcePathStyle: true,
-    credentials: keys,
-  });
+  const client = clientOf(endpoint, keys);
   return {
     endpoint,
     ...keys,
     env: environmentOf(keys),
-    async newBucket() {
-      const Bucket = `barman-cloud-test-${crypto.randomUUID()}`;
-      await client.send(new CreateBucketCommand({ Bucket }));
-      return Bucket;
-    },
+    newBucket: () => makeBucket(client),
     async stop() {
       client.destroy();
       await stop();

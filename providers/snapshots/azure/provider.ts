@@ -8,7 +8,16 @@ import {
   type SnapshotRequest,
   type TakeOptions,
 } from "../provider.ts";
-import { listOf, making, numberAt, recordOf, statusOf, textAt, wordsOf } from "../rest.ts";
+import {
+  listOf,
+  making,
+  numberAt,
+  placeNotFound,
+  recordOf,
+  statusOf,
+  textAt,
+  wordsOf,
+} from "../rest.ts";
 import { allSettled, lookUntil, progressOf, tooLate } from "../waiting.ts";
 import { createAzureDisks } from "./disks.ts";
 import { type AzureOptions, type AzureSession, openAzureSession, resourceId } from "./session.ts";
@@ -206,20 +215,12 @@ async function deleteSnapshot(
         throw new SnapshotError("locked", message, { code, cause: error });
       }
       if (statusOf(error) === 409) return undefined;
-      throw error.kind === "not-found" ? unknownPlace(error, accepted) : error;
+      if (error.kind !== "not-found") throw error;
+      const remedy = "look at the subscription, the resource group, and whose the credentials are";
+      throw placeNotFound(error, accepted, remedy);
     }
   }, { pauses: session.pauses, signal, limit });
   return result.found;
-}
-
-/** Where the snapshot would be is not known there. Once the deletion was accepted it is one that went wrong. */
-function unknownPlace(error: SnapshotError, accepted: boolean): SnapshotError {
-  const { code, message } = error;
-  return new SnapshotError(
-    accepted ? "failed" : "not-found",
-    `${message}; look at the subscription, the resource group, and whose the credentials are`,
-    { code, cause: error },
-  );
 }
 
 /** Names of tags must not hold some characters. @param onWarning told of what had to be changed */

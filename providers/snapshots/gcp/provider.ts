@@ -8,7 +8,7 @@ import {
   type SnapshotRequest,
   type TakeOptions,
 } from "../provider.ts";
-import { listOf, making, numberAt, recordOf, textAt, wordsOf } from "../rest.ts";
+import { listOf, making, numberAt, placeNotFound, recordOf, textAt, wordsOf } from "../rest.ts";
 import { allSettled, lookUntil, progressOf, tooLate } from "../waiting.ts";
 import { createGcpDisks } from "./disks.ts";
 import { labelsOf } from "./labels.ts";
@@ -211,15 +211,11 @@ async function deleteSnapshot(
     } catch (error) {
       if (!(error instanceof SnapshotError)) throw error;
       const isMissing = error.kind === "not-found" || error.code === "RESOURCE_NOT_FOUND";
-      // Not of the project: then nobody knows of the snapshot.
-      const { code, message } = error;
-      if (isMissing && message.includes(`snapshots/${name}`)) return { found: false };
+      // Not the project: then nobody knows of the snapshot.
+      if (isMissing && error.message.includes(`snapshots/${name}`)) return { found: false };
       if (isMissing) {
-        throw new SnapshotError(
-          accepted ? "failed" : "not-found",
-          `${message}; look at the project, and whose the credentials are`,
-          { code, cause: error },
-        );
+        const remedy = "look at the project, and whose the credentials are";
+        throw placeNotFound(error, accepted, remedy);
       }
       if (!/NotReady|InUse|NOT_READY|IN_USE/.test(error.code ?? "")) throw error;
       return undefined;

@@ -90,6 +90,8 @@ Deno.test("a store that takes no keys with an empty component has none under Bar
     },
   };
   await assert.rejects(listBase(broken, layout), /^StoreError: no$/);
+  // So are backups where the URL itself has an empty component: a refusal is not an empty catalogue.
+  await assert.rejects(listBase(strict, serverLayout("a//b", "srv")), /XMinioInvalidObjectName/);
 });
 
 Deno.test("one listing finds backups and annotations", async () => {

@@ -349,6 +349,25 @@ Deno.test("Google credentials: a passing failure of the token service is passed 
   });
 });
 
+Deno.test("Google credentials: a lifetime told as text counts", async () => {
+  let requests = 0;
+  const answers = (): Answer => {
+    requests++;
+    return { body: { access_token: "good", expires_in: "0.02", token_type: "Bearer" } };
+  };
+  await withStore(answers, async ({ file, serviceAccount, endpoint }) => {
+    const path = await file(serviceAccount());
+    const { store } = await openGcsStore("gs://b", {
+      env: { API_ENDPOINT_OVERRIDE: endpoint, GOOGLE_APPLICATION_CREDENTIALS: path },
+    });
+    await store.head("k");
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    await store.head("k");
+    await store.close();
+    assert.equal(requests, 2);
+  });
+});
+
 Deno.test("Google credentials: files that can't be right are named, with what is missing", async () => {
   await withStore(good, async ({ file, head, serviceAccount, home, asked }) => {
     const cases: Array<[unknown, RegExp]> = [

@@ -1,7 +1,7 @@
 /** S3 against a real server: what the conformance suite, the same for all stores, does not ask. */
 import assert from "node:assert/strict";
 import { createServer, request as httpRequest } from "node:http";
-import { environmentOf } from "../../../scripts/servers/s3_environment.ts";
+import { environmentOf } from "../../../scripts/servers/s3_access.ts";
 import {
   GetObjectTaggingCommand,
   HeadObjectCommand,

@@ -67,6 +67,16 @@ function requestsFor(disks: readonly AttachedDisk[], ...ids: string[]) {
   });
 }
 
+/** Snapshots of `database`'s data and wal, and what asks for disks of them. */
+async function snapshotsOfDb1({ provider }: Opened) {
+  const instance = await provider.findInstance("db1", never);
+  const told = recorder();
+  await instance.takeSnapshots(requestsFor(instance.disks, "1", "2"), told.options);
+  const snapshots = [...told.created.values()];
+  const requests = snapshots.map((snapshot, i) => ({ snapshot, name: `new-${i}` }));
+  return { instance, told, requests };
+}
+
 function actions(fake: Ec2Fake): string[] {
   return fake.calls.map(({ action }) => action);
 }
@@ -560,18 +570,12 @@ Deno.test("volumes from snapshots: named, in the zone, attached where they were 
   await using fake = await startEc2Fake();
   database(fake);
   using opened = await open(fake);
-  const source = await opened.provider.findInstance("db1", never);
-  const told = recorder();
-  await source.takeSnapshots(requestsFor(source.disks, "1", "2"), told.options);
+  const { told, requests } = await snapshotsOfDb1(opened);
   const target = fake.addInstance({ name: "db2", zone: "eu-west-1b" });
   fake.addVolume(target, { device: "/dev/sdf" });
   fake.youngFor = 2;
   fake.mishaps.set("CreateVolume", ["lost"]);
   const instance = await opened.provider.findInstance("db2", never);
-  const requests = [...told.created.values()].map((snapshot, i) => ({
-    snapshot,
-    name: `new-${i}`,
-  }));
   const disks = await instance.createDisks(requests, told.options);
   const made = [...fake.volumes.values()].filter(({ snapshot }) => snapshot !== "");
   assert.equal(made.length, 2);
@@ -594,18 +598,16 @@ Deno.test("volumes: a device that is in use under another spelling of its name i
   await using fake = await startEc2Fake();
   database(fake);
   using opened = await open(fake);
-  const source = await opened.provider.findInstance("db1", never);
-  const told = recorder();
-  await source.takeSnapshots(requestsFor(source.disks, "1", "2"), told.options);
+  const { told, requests } = await snapshotsOfDb1(opened);
   const target = fake.addInstance({ name: "db2" });
   for (const device of ["/dev/xvdf", "/dev/sdh", "xvdi"]) fake.addVolume(target, { device });
   const instance = await opened.provider.findInstance("db2", never);
   const devices = ["/dev/sdf", "/dev/xvdg"];
-  const requests = [...told.created.values()].map((snapshot, i) => ({
+  const placed = requests.map(({ snapshot, name }, i) => ({
     snapshot: new Map([...snapshot, ["device_name", devices[i] ?? null]]),
-    name: `new-${i}`,
+    name,
   }));
-  const disks = await instance.createDisks(requests, told.options);
+  const disks = await instance.createDisks(placed, told.options);
   assert.deepEqual(
     disks.map(({ location }) => location.kind === "ec2" ? location.device : ""),
     ["/dev/sdj", "/dev/xvdg"],
@@ -616,13 +618,7 @@ Deno.test("volumes: what fails leaves nothing, attached or not", async () => {
   await using fake = await startEc2Fake();
   database(fake);
   using opened = await open(fake);
-  const instance = await opened.provider.findInstance("db1", never);
-  const told = recorder();
-  await instance.takeSnapshots(requestsFor(instance.disks, "1", "2"), told.options);
-  const requests = [...told.created.values()].map((snapshot, i) => ({
-    snapshot,
-    name: `new-${i}`,
-  }));
+  const { instance, told, requests } = await snapshotsOfDb1(opened);
   const count = fake.volumes.size;
   fake.mishaps.set("AttachVolume", [{ status: 400, code: "AttachmentLimitExceeded" }]);
   await rejects(

@@ -321,13 +321,14 @@ Deno.test("Azure: deleting from a subscription or a resource group that is not t
       const refusal = { status: 404, code, message: "As the test wants it" };
       fake.behaviour.set("DELETE snapshots", { refusal });
       const deleting = opened.provider.delete(snapshot, never);
-      if (isGone) assert.equal(await deleting, false);
-      else {await rejects(
-          deleting,
-          "not-found",
-          /delete snapshot pgdata-.*InvalidType, As the test/,
-        );}
+      if (isGone) {
+        assert.equal(await deleting, false);
+        continue;
+      }
+      const words = /delete snapshot pgdata-.*InvalidType, As the test.*; look at the subscription/;
+      await rejects(deleting, "not-found", words);
     }
+    fake.behaviour.clear();
     using otherGroup = await open(fake, { resourceGroup: "gone-rg" });
     await rejects(
       otherGroup.provider.delete(snapshot, never),
@@ -346,6 +347,13 @@ Deno.test("Azure: deleting from a subscription or a resource group that is not t
       /without slashes/,
     );
     assert.equal(fake.disks.size, 2);
+    // It was accepted, and nobody tells how it went on: it has begun.
+    const instance = await opened.provider.findInstance("db1", never);
+    const told = recorder();
+    await instance.takeSnapshots(requestsFor(instance.disks), told.options);
+    const [taken = new Map()] = told.created.values();
+    fake.behaviour.set("DELETE snapshots", { forgotten: true });
+    await rejects(opened.provider.delete(taken, never), "failed", /OperationNotFound.*; look at/);
   }));
 
 Deno.test("Azure: names that a URL has to encode, in paths and in bodies", () =>
@@ -408,7 +416,18 @@ Deno.test("Azure: what only some types of disks can hold becomes one of these, h
       performance.now = now;
     }
     assert.match(told.notices.join(), /new-ultra of type UltraSSD_LRS is filled in the background/);
-    // The disk is gone, so that nobody knows what it was.
+    // The original may not be looked at, or is gone, so that nobody knows what it was.
+    const refusal = { status: 403, code: "AuthorizationFailed", message: "no" };
+    fake.behaviour.set("GET disks", { refusal });
+    await rejects(
+      instance.createDisks([{ snapshot: ofUltra, name: "new-blind" }], told.options),
+      "failed",
+      /disk new-blind .*sector size of 4096/,
+    );
+    assert.match(
+      told.warnings.join(),
+      /Cannot tell what types of disk snapshot .* can become: .*AuthorizationFailed/,
+    );
     fake.behaviour.clear();
     fake.disks.delete(ultra.id.toLowerCase());
     await rejects(

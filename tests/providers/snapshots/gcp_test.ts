@@ -231,8 +231,11 @@ Deno.test("Google: deleting works, without a zone too", () =>
     await rejects(
       provider.delete(elsewhere, never),
       "not-found",
-      /delete snapshot data-.*The resource 'projects\/nobodys' was not found/,
+      /delete snapshot data-.*The resource 'projects\/nobodys' was not found.*; look at the project/,
     );
+    // It was accepted, and nobody tells how it went on: it has begun.
+    fake.behaviour.set("DELETE snapshots", { forgotten: true });
+    await rejects(provider.delete(second, never), "failed", /operations\/.*; look at the project/);
     fake.behaviour.set("DELETE snapshots", { refusal: { status: 403, reason: "forbidden" } });
     await rejects(provider.delete(second, never), "denied", /delete snapshot data-/);
     // Still being made: until it is ready.
