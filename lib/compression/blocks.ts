@@ -4,6 +4,11 @@
  */
 import { BLOCKS_WASM } from "./blocks_wasm.ts";
 
+/** To be compressed: at most `PIECE` bytes. */
+export type BlockPiece =
+  | { readonly codec: "lz4"; readonly level: number; readonly input: Uint8Array }
+  | { readonly codec: "snappy"; readonly input: Uint8Array };
+
 /** Bytes of input that are compressed at once at most: blocks of 64 KiB, linked within. */
 export const PIECE = 512 * 1024;
 /** What a block of 64 KiB may have besides its content; nothing is larger than stored as it is. */
@@ -54,6 +59,18 @@ export class Blocks {
     compiled ??= new WebAssembly.Module(bytesOfBase64(BLOCKS_WASM));
     this.#functions = new WebAssembly.Instance(compiled, {}).exports as unknown as Functions;
     this.#reserve(OUTPUT + PIECE + HEADER * PIECE / BLOCK + SLACK);
+  }
+
+  /** `PIECE` bytes: a piece that begins here need not be copied. */
+  get input(): Uint8Array {
+    return this.#bytes.subarray(INPUT, INPUT + PIECE);
+  }
+
+  /** A piece's part of the stream. */
+  compress(piece: BlockPiece): Uint8Array {
+    return piece.codec === "lz4"
+      ? this.compressLz4(piece.input, piece.level)
+      : this.compressSnappy(piece.input);
   }
 
   /**
@@ -160,7 +177,8 @@ export class Blocks {
     if (input.length > most) {
       throw new RangeError(`${input.length} bytes are more than ${most}, which is the most`);
     }
-    this.#bytes.set(input, INPUT);
+    const isThere = input.buffer === this.#bytes.buffer && input.byteOffset === INPUT;
+    if (!isThere) this.#bytes.set(input, INPUT);
   }
 
   #crcTable(): number {

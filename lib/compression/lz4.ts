@@ -1,14 +1,12 @@
-import { Blocks, PIECE } from "./blocks.ts";
-import { ByteReader, concat, inBlocks } from "./byte_reader.ts";
-import { inPieces } from "./in_pieces.ts";
+import { Blocks } from "./blocks.ts";
+import { ByteReader, concat } from "./byte_reader.ts";
 import { XxHash32, xxHash32 } from "./checksums.ts";
 import { CorruptDataError } from "./corrupt_data_error.ts";
 import type { CodecOptions, DecompressOptions } from "./table.ts";
+import { throughBlocks } from "./through_blocks.ts";
 
 const MAGIC = 0x184d2204;
 const SKIPPABLE = 0x184d2a50;
-/** Matters where many cores are: this thread can't feed more. */
-const MOST_WORKERS = 4;
 const RAW = 0x80000000;
 
 /**
@@ -19,20 +17,13 @@ export async function* compressLz4(
   source: AsyncIterable<Uint8Array>,
   options: CodecOptions,
 ): AsyncGenerator<Uint8Array, void, void> {
-  const { level, signal, contentSize } = options;
+  const { level, contentSize } = options;
   const sum = options.contentChecksum === true ? new XxHash32() : undefined;
   yield frameHeader(contentSize, sum !== undefined);
-  const pieces = async function* (take: (size: number) => Uint8Array) {
-    for await (const input of inBlocks(source, PIECE, signal, take)) {
-      sum?.update(input);
-      yield { codec: "lz4" as const, level, input };
-    }
-  };
-  // One core is left to this thread, which has to feed the others.
-  const workers = Math.min((options.concurrency ?? 1) - 1, MOST_WORKERS);
-  for await (const { bytes } of inPieces(pieces, { workers, signal })) {
-    yield options.reuse === true ? bytes : bytes.slice();
-  }
+  yield* throughBlocks(source, (input) => {
+    sum?.update(input);
+    return { codec: "lz4", level, input };
+  }, options);
   yield sizeField(0);
   if (sum !== undefined) yield sizeField(sum.digest());
 }

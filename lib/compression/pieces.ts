@@ -1,14 +1,13 @@
 /** The work of the codecs that are written here, cut into pieces that depend on nothing but themselves. */
 import { Arena } from "./arena.ts";
-import { Blocks } from "./blocks.ts";
+import { type BlockPiece, Blocks } from "./blocks.ts";
 import { BitReader, BlockError, BlockMemory, decodeBzip2Block } from "./bzip2_decoder.ts";
 import { MARK_BITS } from "./bzip2_marks.ts";
 import { ARENA_SIZE, type Bits, encodeBzip2Block } from "./bzip2_encoder.ts";
 
 /** A plain value, so that it can be sent to a worker. */
 export type Piece =
-  | { readonly codec: "lz4"; readonly level: number; readonly input: Uint8Array }
-  | { readonly codec: "snappy"; readonly input: Uint8Array }
+  | BlockPiece
   /** `input` is run-length coded, `crc` that of the bytes before. */
   | { readonly codec: "bzip2"; readonly crc: number; readonly input: Uint8Array }
   /** To be decompressed: a block that begins so many bits into the input, and what may follow it. */
@@ -42,9 +41,7 @@ export function createPieceCodec(): (piece: Piece) => PieceResult {
         return { bytes: piece.input, bits: 8 * piece.input.length };
     }
     blocks ??= new Blocks();
-    const bytes = piece.codec === "lz4"
-      ? blocks.compressLz4(piece.input, piece.level)
-      : blocks.compressSnappy(piece.input);
+    const bytes = blocks.compress(piece);
     return { bytes, bits: 8 * bytes.length };
   };
 }

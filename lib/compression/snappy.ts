@@ -1,12 +1,10 @@
-import { Blocks, PIECE } from "./blocks.ts";
-import { ByteReader, inBlocks } from "./byte_reader.ts";
+import { Blocks } from "./blocks.ts";
+import { ByteReader } from "./byte_reader.ts";
 import { CorruptDataError } from "./corrupt_data_error.ts";
-import { inPieces } from "./in_pieces.ts";
 import type { CodecOptions, DecompressOptions } from "./table.ts";
+import { throughBlocks } from "./through_blocks.ts";
 
 const BLOCK = 64 * 1024;
-/** Matters where many cores are: this thread can't feed more. */
-const MOST_WORKERS = 4;
 /** The stream identifier, a chunk of its own: `sNaPpY`. */
 const IDENTIFIER = [0xff, 0x06, 0x00, 0x00, 0x73, 0x4e, 0x61, 0x50, 0x70, 0x59];
 /** Bytes that a block of 64 KiB takes at most, by the reference implementation. */
@@ -20,17 +18,7 @@ export async function* compressSnappy(
   options: CodecOptions,
 ): AsyncGenerator<Uint8Array, void, void> {
   yield Uint8Array.from(IDENTIFIER);
-  const { signal } = options;
-  const pieces = async function* (take: (size: number) => Uint8Array) {
-    for await (const input of inBlocks(source, PIECE, signal, take)) {
-      yield { codec: "snappy" as const, input };
-    }
-  };
-  // One core is left to this thread, which has to feed the others.
-  const workers = Math.min((options.concurrency ?? 1) - 1, MOST_WORKERS);
-  for await (const { bytes } of inPieces(pieces, { workers, signal })) {
-    yield options.reuse === true ? bytes : bytes.slice();
-  }
+  yield* throughBlocks(source, (input) => ({ codec: "snappy", input }), options);
 }
 
 /** Reads the snappy framing format until the end of the stream. An empty object is an empty file. */

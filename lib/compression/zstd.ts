@@ -11,11 +11,12 @@ const SKIPPABLE = 0x184d2a50;
 const LARGEST_WINDOW = 2 ** 27;
 const LARGEST_BLOCK = 128 * 1024;
 
-/** Input for each thread at once, a job of the library's: the smallest that it takes, for what is known to be short. */
-const SMALL_JOB = 512 * 1024;
-/** Threads wait for each other a fifth less with these. More than a few threads take more memory than that is worth. */
+/** Input for each thread at once, a job of the library's: a few threads wait for each other a fifth less with … */
 const JOB = 1024 * 1024;
+/** … than with the smallest that it takes, which saves the memory of many. */
+const SMALL_JOB = 512 * 1024;
 const FEW_THREADS = 4;
+const FEW_THREADS_OF_SHORT = 2;
 /** A segment of WAL, and more. Bytes. */
 const SHORT = 64 * 1024 * 1024;
 /** This thread can't feed more, and each takes some MiB. */
@@ -41,9 +42,10 @@ export async function* compressZstd(
 ): AsyncGenerator<Uint8Array, void, void> {
   const { signal, contentSize = Infinity } = options;
   const threads = Math.min(options.concurrency ?? availableParallelism(), MOST_THREADS);
-  const job = contentSize > SHORT && threads <= FEW_THREADS ? JOB : SMALL_JOB;
+  const isShort = contentSize <= SHORT;
+  const job = threads <= (isShort ? FEW_THREADS_OF_SHORT : FEW_THREADS) ? JOB : SMALL_JOB;
   // Threads wait for each other at the end of what they are given: a sixth less with two jobs for each.
-  const jobs = job === JOB && threads <= 2 ? 2 * threads : threads;
+  const jobs = !isShort && threads <= 2 ? 2 * threads : threads;
   const size = Math.max(1, Math.min(jobs * job, contentSize));
   // One is compressed while the other is filled.
   const memory: Uint8Array[] = [];
@@ -130,7 +132,8 @@ function compressor(
     ...(level === 3 ? OF_LEVEL_3 : {}),
     [constants.ZSTD_c_checksumFlag]: contentChecksum ? 1 : 0,
   };
-  const chunkSize = job / 4;
+  // Results larger than a chunk take a trip to another thread for each.
+  const chunkSize = job;
   if (threads > 1 && multithreaded !== false) {
     try {
       const stream = createZstdCompress({

@@ -100,7 +100,10 @@ export async function archiveWal(
   const file = await openLocalFile(path);
   try {
     const header = plan.unchecked ? null : await inspectWal(file, path, wal, log);
-    // The upload copies what it gets, and codecs are done with a chunk when they ask for the next.
+    // What zlib gives is new memory each time, the other codecs would have to copy it.
+    const keepsChunks = options.memory === undefined &&
+      (compression === "zstd" || compression === "gzip");
+    // The upload copies other chunks, and codecs are done with one when they ask for the next.
     const content = () => {
       const memory = options.memory?.file;
       if (compression === null) return file.read(true);
@@ -112,7 +115,7 @@ export async function archiveWal(
         contentSize: file.size,
         // Several files at once keep all cores busy by themselves.
         concurrency: memory === undefined ? undefined : 1,
-        reuse: true,
+        reuse: !keepsChunks,
         signal,
       });
     };
@@ -125,6 +128,7 @@ export async function archiveWal(
         signal,
         expectedSize: file.size,
         memory: options.memory?.object,
+        keepsChunks,
         ready: look,
         onWarning: (message: string) => log.warning(message),
       };

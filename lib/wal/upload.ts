@@ -2,6 +2,7 @@
 import type { LocalFile } from "./local_file.ts";
 import {
   type MultipartUpload,
+  type ObjectContent,
   type ObjectStore,
   type PutOptions,
   StoreError,
@@ -12,6 +13,8 @@ import {
 const SLOTS = 4;
 /** All parts but the last have this size, if the store allows it (some insist on equal parts). */
 const PART_SIZE = 8 * 1024 ** 2;
+/** Bytes of what is kept that are sent at once. */
+const AT_ONCE = 256 * 1024;
 /** How long removing the parts of a failed upload may take, milliseconds. */
 const ABORT_TIMEOUT = 10_000;
 
@@ -25,6 +28,8 @@ export interface UploadOptions extends PutOptions {
   readonly ready?: Promise<Pick<PutOptions, "createOnly" | "conditionKept">> | undefined;
   /** Memory that may be used until the upload has succeeded, instead of getting it anew. */
   readonly memory?: Uint8Array | undefined;
+  /** Chunks of the source stay as they are, so that what is sent in one request need not be copied. */
+  readonly keepsChunks?: boolean | undefined;
   /** Told about parts that could not be removed after a failure. */
   readonly onWarning?: ((message: string) => void) | undefined;
 }
@@ -32,7 +37,7 @@ export interface UploadOptions extends PutOptions {
 /**
  * Write a stream to a key. Up to 32 MiB it is one `put`; above it a multipart upload of which at most 32 MiB are in
  * memory. Nothing is visible under the key before all of it is there; after a failure the parts are removed.
- * Chunks of the source are copied before the next one is asked for.
+ * Chunks of the source are copied before the next one is asked for, unless it `keepsChunks`.
  * @returns the bytes written
  * @throws what the source and the store throw, and the signal's reason
  */
@@ -49,13 +54,17 @@ export async function uploadStream(
     store.limits.minPartSize,
     Math.min(store.limits.maxPartSize, PART_SIZE),
   );
-  const ring = new Ring(partSize, options.expectedSize, options.memory);
+  const { putContent } = store;
+  const keeps = options.keepsChunks === true && putContent !== undefined;
+  const ring = new Ring(partSize, keeps ? "kept" : options.memory ?? options.expectedSize ?? 0);
   const chunks = source[Symbol.asyncIterator]();
   try {
     const ended = await ring.fill(chunks, signal);
     const { createOnly, conditionKept } = await options.ready ?? options;
     if (ended && ring.filled <= store.limits.maxPutSize) {
-      await store.put(key, ring.whole(), { tags, createOnly, conditionKept, signal });
+      const put = { tags, createOnly, conditionKept, signal };
+      if (keeps) await putContent.call(store, key, ring.content(), put);
+      else await store.put(key, ring.whole(), put);
       return ring.filled;
     }
     return await uploadParts(store, key, ring, ended ? null : chunks, { ...options, createOnly });
@@ -172,22 +181,26 @@ async function abortQuietly(upload: MultipartUpload, options: UploadOptions): Pr
 
 /**
  * SLOTS parts of memory in one piece, filled from the front: as a whole the body of a `put`, else slots that are
- * filled again and again.
+ * filled again and again. What may be kept is put there only when it is too much for a `put`.
  */
 class Ring {
   readonly partSize: number;
   readonly #capacity: number;
   #memory: Uint8Array;
   #filled = 0;
+  #kept: Uint8Array[] | null = null;
   /** Part of a chunk that did not fit any more. */
   #left: Uint8Array = new Uint8Array(0);
 
-  constructor(partSize: number, expectedSize: number | undefined, memory?: Uint8Array) {
+  /** @param memory what to use, or about how many bytes there will be; `kept`: chunks stay as they are */
+  constructor(partSize: number, memory: Uint8Array | number | "kept") {
     this.partSize = partSize;
     this.#capacity = SLOTS * partSize;
-    // One byte more shows the end of the stream without asking for more memory.
-    this.#memory = memory?.subarray(0, this.#capacity) ??
-      new Uint8Array(Math.min(this.#capacity, (expectedSize ?? 0) + 1));
+    if (memory === "kept") this.#kept = [];
+    this.#memory = memory instanceof Uint8Array
+      ? memory.subarray(0, this.#capacity)
+      // One byte more shows the end of the stream without asking for more memory.
+      : new Uint8Array(memory === "kept" ? 0 : Math.min(this.#capacity, memory + 1));
   }
 
   /** Bytes put in by `fill`. */
@@ -199,8 +212,22 @@ class Ring {
     return this.#memory.subarray(0, this.#filled);
   }
 
+  /** The same of chunks that were kept. */
+  content(): ObjectContent {
+    const chunks = this.#kept ?? [this.whole()];
+    return {
+      length: this.#filled,
+      async *read() {
+        for (const chunk of chunks) {
+          for (let at = 0; at < chunk.length; at += AT_ONCE) yield chunk.subarray(at, at + AT_ONCE);
+        }
+      },
+    };
+  }
+
   /** What `fill` took, as parts. */
   parts(): Uint8Array[] {
+    this.#copyKept();
     const parts: Uint8Array[] = [];
     for (let start = 0; start < this.#filled; start += this.partSize) {
       parts.push(
@@ -219,9 +246,7 @@ class Ring {
       const chunk = await next(chunks, signal);
       if (chunk === null) return true;
       const taken = Math.min(chunk.length, this.#capacity - this.#filled);
-      this.#grow(this.#filled + taken);
-      this.#memory.set(chunk.subarray(0, taken), this.#filled);
-      this.#filled += taken;
+      this.#add(chunk.subarray(0, taken));
       if (taken < chunk.length) {
         this.#left = chunk.subarray(taken);
         return false;
@@ -246,6 +271,25 @@ class Ring {
       filled += taken;
     }
     return memory.subarray(0, filled);
+  }
+
+  #add(bytes: Uint8Array): void {
+    if (this.#kept !== null) {
+      this.#kept.push(bytes);
+    } else {
+      this.#grow(this.#filled + bytes.length);
+      this.#memory.set(bytes, this.#filled);
+    }
+    this.#filled += bytes.length;
+  }
+
+  #copyKept(): void {
+    const kept = this.#kept ?? [];
+    if (kept.length === 0) return;
+    this.#kept = null;
+    this.#filled = 0;
+    this.#memory = new Uint8Array(this.#capacity);
+    for (const chunk of kept) this.#add(chunk);
   }
 
   #grow(size: number): void {

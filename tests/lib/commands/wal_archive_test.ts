@@ -143,7 +143,7 @@ Deno.test("wal-archive: tags, and those of history files", () =>
         return local.store.put(key, body, options);
       },
       async putContent(key, content, options) {
-        seen.push(["read while it is sent", key, options?.tags]);
+        seen.push(["in pieces", key, options?.tags]);
         await local.store.putContent?.(key, content, options);
       },
     });
@@ -151,15 +151,16 @@ Deno.test("wal-archive: tags, and those of history files", () =>
     const tags = [["a", "b"]] as const;
     const wal = parseWalName(SEGMENT);
     assert.ok(wal);
-    for (const compression of [null, "gzip"] as const) {
+    for (const compression of [null, "gzip", "lz4"] as const) {
       const plan = planArchive(local.layout, { path, wal, compression, tags });
       await archiveWal(store, plan, { log: recordingLogger() });
       await local.store.deleteMany([plan.key]);
     }
     const key = local.layout.wal(SEGMENT);
     assert.deepEqual(seen, [
-      ["read while it is sent", key, tags],
-      ["put", `${key}.gz`, tags],
+      ["in pieces", key, tags],
+      ["in pieces", `${key}.gz`, tags],
+      ["put", `${key}.lz4`, tags],
     ]);
 
     // Which tags are chosen shows in the usage errors too: each pair excludes the other spelling.

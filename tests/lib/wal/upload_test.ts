@@ -15,6 +15,8 @@ interface Watched {
   readonly puts: number[];
   readonly parts: { number: number; size: number }[];
   readonly memory: Set<ArrayBufferLike>;
+  /** Puts of what was not copied. */
+  contents: number;
   aborted: number;
   most: number;
 }
@@ -30,6 +32,7 @@ function watched(
     puts: [],
     parts: [],
     memory: new Set(),
+    contents: 0,
     aborted: 0,
     most: 0,
     store: altered(store, {
@@ -37,6 +40,11 @@ function watched(
       put(key, body, options) {
         seen.puts.push(body.length);
         return store.put(key, body, options);
+      },
+      async putContent(key, content, options) {
+        seen.puts.push(content.length);
+        seen.contents++;
+        await store.putContent?.(key, content, options);
       },
       async startMultipart(key, options) {
         const upload = await store.startMultipart(key, options);
@@ -70,22 +78,35 @@ function watched(
 Deno.test("upload: what is small is one put, also at exactly 32 MiB", () =>
   withLocalStore(async ({ store }) => {
     for (const size of [0, 1, 16 * MIB, 32 * MIB]) {
-      const seen = watched(store);
-      const bytes = walBytes(size);
-      assert.equal(await uploadStream(seen.store, "k", pieces(bytes, 100_000)), size);
-      assert.deepEqual(seen.puts, [size]);
-      assert.deepEqual(seen.parts, []);
-      assert.ok(Buffer.compare(await readObject(store, "k"), bytes) === 0);
+      for (const keepsChunks of [false, true]) {
+        const seen = watched(store);
+        const bytes = walBytes(size, size + (keepsChunks ? 1 : 2));
+        const source = pieces(bytes, 700_000);
+        assert.equal(await uploadStream(seen.store, "k", source, { keepsChunks }), size);
+        assert.deepEqual(seen.puts, [size]);
+        assert.equal(seen.contents, keepsChunks ? 1 : 0);
+        assert.deepEqual(seen.parts, []);
+        assert.ok(Buffer.compare(await readObject(store, "k"), bytes) === 0);
+      }
     }
+  }));
+
+Deno.test("upload: chunks that may be kept are copied for a store that takes whole objects only", () =>
+  withLocalStore(async ({ store }) => {
+    const bytes = walBytes(3 * MIB);
+    const plain = altered(store, { put: store.put });
+    await uploadStream(plain, "k", pieces(bytes, 700_000), { keepsChunks: true });
+    assert.ok(Buffer.compare(await readObject(store, "k"), bytes) === 0);
   }));
 
 Deno.test("upload: above 32 MiB equal parts, four at once, always the same 32 MiB of memory", () =>
   withLocalStore(async ({ store }) => {
-    for (const size of [32 * MIB + 1, 64 * MIB, 67 * MIB + 12345]) {
+    for (const [index, size] of [32 * MIB + 1, 64 * MIB, 67 * MIB + 12345].entries()) {
       const seen = watched(store);
       const bytes = walBytes(size);
       const source = pieces(bytes, 300_000);
-      assert.equal(await uploadStream(seen.store, "k", source, { expectedSize: size }), size);
+      const how = { expectedSize: size, keepsChunks: index % 2 === 0 };
+      assert.equal(await uploadStream(seen.store, "k", source, how), size);
       assert.deepEqual(seen.puts, []);
       const sizes = seen.parts.sort((a, b) => a.number - b.number).map((part) => part.size);
       assert.deepEqual(new Set(sizes.slice(0, -1)), new Set([8 * MIB]));
@@ -105,17 +126,19 @@ Deno.test("upload: any sizes of stream, pieces and parts arrive unchanged", () =
         fc.integer({ min: 1, max: 300 }),
         fc.nat(600),
         fc.option(fc.nat(3000), { nil: undefined }),
-        async (size, piece, maxPartSize, maxPutSize, expectedSize) => {
+        fc.boolean(),
+        async (size, piece, maxPartSize, maxPutSize, expectedSize, keepsChunks) => {
           const bytes = walBytes(size, size + 1);
           const seen = watched(store, { maxPartSize, maxPutSize, minPartSize: 1 });
-          await uploadStream(seen.store, "k", pieces(bytes, piece), { expectedSize });
+          const how = { expectedSize, keepsChunks };
+          await uploadStream(seen.store, "k", pieces(bytes, piece), how);
           assert.ok(Buffer.compare(await readObject(store, "k"), bytes) === 0);
           assert.ok(seen.puts.every((put) => put <= maxPutSize));
           const full = seen.parts.filter((part) => part.size === maxPartSize).length;
           assert.ok(full >= seen.parts.length - 1);
         },
       ),
-      { numRuns: 30 },
+      { numRuns: 60 },
     );
   }));
 
