@@ -64,18 +64,19 @@ function resumedBody(
       start: position,
       end,
       etag: etag ?? options.etag,
+    }).catch((error) => {
+      // The other object is shorter, which versitygw looks at before the etag.
+      throw isStoreError(error, "invalid") && error.code === "InvalidRange" ? replaced() : error;
     });
     const body = again.body[Symbol.asyncIterator]();
     if (isSameObject(first.object, again.object)) return body;
     await body.return?.();
-    throw new StoreError(
-      "changed",
-      `Cannot go on reading ${key}: it was replaced in the meantime`,
-      {
-        key,
-      },
-    );
+    throw replaced();
   };
+  const replaced = () =>
+    new StoreError("changed", `Cannot go on reading ${key}: it was replaced in the meantime`, {
+      key,
+    });
   return {
     [Symbol.asyncIterator]() {
       return this;

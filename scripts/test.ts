@@ -13,6 +13,7 @@ import { ensureDebianPackages } from "./servers/debian_packages.ts";
 import { ensureBarman, versionOf } from "./servers/barman.ts";
 import { startAzuriteForTests } from "./servers/azurite.ts";
 import { ensureFakeGcsServer, FAKE_GCS_SERVER_MISSING } from "./servers/fake_gcs_server.ts";
+import { ensureMinio, MINIO_MISSING } from "./servers/minio.ts";
 import { ensureMoto, MOTO_MISSING } from "./servers/moto.ts";
 import { startS3ForTests } from "./servers/s3_for_tests.ts";
 import { ensureVersitygw, VERSITYGW_MISSING } from "./servers/versitygw.ts";
@@ -63,6 +64,12 @@ if ("missing" in versitygw) {
   tell(`no versitygw: ${versitygw.missing}`);
   env[VERSITYGW_MISSING] = versitygw.missing;
   Deno.env.set(VERSITYGW_MISSING, versitygw.missing);
+}
+
+const minio = await ensureMinio(tell);
+if ("missing" in minio) {
+  tell(`no MinIO: ${minio.missing}`);
+  env[MINIO_MISSING] = minio.missing;
 }
 
 const moto = await ensureMoto(tell);

@@ -8,12 +8,8 @@ import {
   cephRgwInstalled,
   startCephRgw,
 } from "../servers/ceph_rgw.ts";
-import {
-  ensureVersitygw,
-  startVersitygw,
-  type Versitygw,
-  VERSITYGW_VERSION,
-} from "../servers/versitygw.ts";
+import { ensureVersitygw, startVersitygw, VERSITYGW_VERSION } from "../servers/versitygw.ts";
+import type { S3Server } from "../servers/s3_access.ts";
 import { type BenchCluster, type BenchData, openBenchData } from "./data.ts";
 
 export interface BenchContext {
@@ -23,7 +19,7 @@ export interface BenchContext {
   /** Started when first asked for; data is on disk. */
   s3(): Promise<BenchS3>;
   /** A second S3 server, which takes little time itself; null where it can't be had. */
-  versitygw(): Promise<Versitygw | null>;
+  versitygw(): Promise<S3Server | null>;
   /** What is going on, for whoever waits. */
   readonly tell: (text: string) => void;
 }
@@ -69,7 +65,7 @@ export async function openContext(
   const { newest, packaged } = alone ? { newest: null, packaged: null } : await ensureBarman(tell);
   const data = await openBenchData(tell);
   let s3: Promise<BenchS3> | undefined;
-  let versitygw: Promise<Versitygw | null> | undefined;
+  let versitygw: Promise<S3Server | null> | undefined;
   return {
     executable,
     peers: {
@@ -95,7 +91,7 @@ async function isThere(path: string): Promise<boolean> {
   return await access(path).then(() => true, () => false);
 }
 
-async function startVersitygwIfThere(tell: (text: string) => void): Promise<Versitygw | null> {
+async function startVersitygwIfThere(tell: (text: string) => void): Promise<S3Server | null> {
   const found = await ensureVersitygw(tell);
   if (!("missing" in found)) return await startVersitygw(found.path);
   tell(`no versitygw: ${found.missing}`);

@@ -6,9 +6,8 @@ import { mkdir, mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ObjectStore } from "../../providers/object_store.ts";
-import { skipUnless } from "../../tests/skips.ts";
 import { ensureGoProgram, type GoProgram } from "./go_program.ts";
-import { clientOf, environmentOf, makeBucket } from "./s3_access.ts";
+import { s3ProgramForTests, type S3Server, s3Server } from "./s3_access.ts";
 import { freePort, startServer } from "./server_processes.ts";
 
 export const VERSITYGW_VERSION = "1.7.0";
@@ -22,30 +21,9 @@ export function ensureVersitygw(tell?: (text: string) => void): Promise<GoProgra
   return ensureGoProgram("versitygw", VERSITYGW_VERSION, PACKAGE, tell);
 }
 
-export interface Versitygw {
-  /** `http://127.0.0.1:PORT` */
-  readonly endpoint: string;
-  readonly accessKeyId: string;
-  readonly secretAccessKey: string;
-  /** The environment for stores and processes under test, with nothing of the developer's own. */
-  readonly env: Readonly<Record<string, string>>;
-  /** The name of an empty bucket. */
-  newBucket(): Promise<string>;
-  /** Ends the server and removes what it stored. */
-  stop(): Promise<void>;
-}
-
 /** @returns the path of the program; null when it can't be had: what would enable it has then been said */
-export async function versitygwForTests(): Promise<string | null> {
-  const tried = Deno.env.get(VERSITYGW_MISSING);
-  const found = tried ? { missing: tried } : await ensureVersitygw((text) => console.log(text));
-  if (!("missing" in found)) return found.path;
-  skipUnless(
-    false,
-    `Tests against versitygw, a second S3 server (${found.missing})`,
-    "install Go with access to its module proxy",
-  );
-  return null;
+export function versitygwForTests(): Promise<string | null> {
+  return s3ProgramForTests("versitygw, a second S3 server", VERSITYGW_MISSING, ensureVersitygw);
 }
 
 /** Seen with 1.7.0: of several conditional writes at the same moment two may win. */
@@ -54,7 +32,7 @@ export function withoutAtomicCreation(store: ObjectStore): ObjectStore {
 }
 
 /** Start a server of its own, on a free port, over an empty directory. @throws Error when it does not start */
-export async function startVersitygw(program: string): Promise<Versitygw> {
+export async function startVersitygw(program: string): Promise<S3Server> {
   const directory = await mkdtemp(join(tmpdir(), "versitygw-"));
   // Attributes of objects go beside them: not every file system has extended ones.
   const [data, attributes] = [join(directory, "data"), join(directory, "attributes")];
@@ -77,16 +55,5 @@ export async function startVersitygw(program: string): Promise<Versitygw> {
       remove: directory,
     },
   );
-  const endpoint = `http://127.0.0.1:${port}`;
-  const client = clientOf(endpoint, keys);
-  return {
-    endpoint,
-    ...keys,
-    env: environmentOf(keys),
-    newBucket: () => makeBucket(client),
-    async stop() {
-      client.destroy();
-      await stop();
-    },
-  };
+  return s3Server(`http://127.0.0.1:${port}`, keys, stop);
 }

@@ -2,6 +2,7 @@
  * The contract of providers/object_store.ts as tests. Every provider runs the same suite, against a
  * real server.
  */
+import assert from "node:assert/strict";
 import { compareKeys } from "../../providers/key_order.ts";
 import type { ObjectStore } from "../../providers/object_store.ts";
 import { deletionTests } from "./deletion.ts";
@@ -15,6 +16,8 @@ export interface StoreUnderTest {
   readonly store: ObjectStore;
   /** A store whose bucket (directory) does not exist. Each call gives another one. */
   readonly missingBucket: () => Promise<ObjectStore>;
+  /** Rules that this server is known to break, and how: the tests of those have to fail. */
+  readonly broken?: Readonly<Record<string, string>>;
   /** Gives back everything. The suite does not close `store` itself. */
   readonly close: () => Promise<void>;
 }
@@ -42,11 +45,16 @@ export function conformance(
     ignore: open === undefined,
     async fn(test) {
       if (open === undefined) return;
-      const { store, missingBucket, close } = await open();
+      const { store, missingBucket, broken = {}, close } = await open();
+      const rules = new Set(allTests().map(([rule]) => rule));
+      for (const rule of Object.keys(broken)) assert.ok(rules.has(rule), `no such rule: ${rule}`);
       try {
         for (const [number, [rule, run]] of allTests().entries()) {
           const prefix = `test-${crypto.randomUUID().slice(0, 8)}-${number}/`;
-          await test.step(rule, () => run({ store, missingBucket, prefix }));
+          const subject = { store, missingBucket, prefix };
+          const how = broken[rule];
+          if (how === undefined) await test.step(rule, () => run(subject));
+          else await test.step(`NOT: ${rule} (${how})`, () => assert.rejects(run(subject)));
         }
       } finally {
         await close();

@@ -15,11 +15,12 @@ const RFC3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:\d\d|Z)$/;
 const CTIME = /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}$/;
 const WAL = /^[0-9A-F]{24}$/;
 const LSN = /^[0-9A-F]+\/[0-9A-F]+$/;
+const STORES = ["file", "s3", "minio"] as const;
 
 testOnStores("CloudNativePG's calls", async (store) => {
   await using host = await newHost(store);
   const server = await host.start();
-  const provider = ["--cloud-provider", store.kind === "s3" ? "aws-s3" : "local"];
+  const provider = ["--cloud-provider", store.kind === "file" ? "local" : "aws-s3"];
   const place = [...store.options, ...provider, store.url, host.serverName];
   const env = { PGHOST: server.socketDirectory, PGPORT: String(server.port) };
   const call = await callByName(host);
@@ -88,7 +89,7 @@ testOnStores("CloudNativePG's calls", async (store) => {
   assert.equal(wrong.code, 3);
   const archiveVersion = await call("barman-cloud-wal-archive", ["--version"]);
   assert.match(archiveVersion.stdout, /^barman-cloud-wal-archive (\d+\.\d+\.\d+)\n$/);
-});
+}, STORES);
 
 testOnStores("Fly.io's calls, and the table people read", async (store) => {
   await using host = await newHost(store);
@@ -128,7 +129,7 @@ testOnStores("Fly.io's calls, and the table people read", async (store) => {
 
   await host.ok("backup-delete", ["-b", backup.backup_id]);
   assert.deepEqual((await store.paths()).filter((path) => path.includes("/base/")), []);
-});
+}, STORES);
 
 function expectFields(fields: Readonly<Record<string, unknown>>, name: string): void {
   const text = (key: string) => String(fields[key]);

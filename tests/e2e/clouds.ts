@@ -171,7 +171,7 @@ export async function newGoogle(): Promise<Cloud> {
   const objects = `${gcs.endpoint}/storage/v1/b/${bucket}/o`;
   return {
     name: "Google",
-    store: storeOf("gcs", `gs://${bucket}/p`, ["--cloud-provider", "google-cloud-storage"], {
+    store: storeOf("google", `gs://${bucket}/p`, ["--cloud-provider", "google-cloud-storage"], {
       ...gcs.env,
       GOOGLE_APPLICATION_CREDENTIALS: credentials,
       CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE: fake.endpoint,
@@ -230,7 +230,7 @@ export async function newGoogle(): Promise<Cloud> {
 const timers: ReturnType<typeof setInterval>[] = [];
 
 function storeOf(
-  kind: "azure" | "gcs",
+  kind: "azure" | "google",
   url: string,
   options: readonly string[],
   env: Readonly<Record<string, string>>,

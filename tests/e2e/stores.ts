@@ -16,16 +16,18 @@ import { dirname, join } from "node:path";
 import { openStore } from "../../providers/open.ts";
 import { type AzureForTests, startAzuriteForTests } from "../../scripts/servers/azurite.ts";
 import { type GcsForTests, startGcsFakeForTests } from "../../scripts/servers/fake_gcs_server.ts";
+import { minioForTests, startMinio } from "../../scripts/servers/minio.ts";
 import { serverUser } from "../../scripts/servers/postgres_binaries.ts";
+import type { S3Server } from "../../scripts/servers/s3_access.ts";
 import { type S3ForTests, startS3ForTests } from "../../scripts/servers/s3_for_tests.ts";
 
 /** The last two are looked at by our own provider, since their servers understand little else. */
-export type StoreKind = "file" | "s3" | "azure" | "google";
+export type StoreKind = "file" | "s3" | "minio" | "azure" | "google";
 
 export const ALL_STORES: readonly StoreKind[] = ["file", "s3", "azure", "google"];
 
 export interface TestStore extends AsyncDisposable {
-  readonly kind: StoreKind | "azure" | "gcs";
+  readonly kind: StoreKind;
   readonly url: string;
   /** Options that the executable needs for it. */
   readonly options: readonly string[];
@@ -47,6 +49,14 @@ const s3 = await startS3ForTests();
 if (s3 !== null) Deno.test.afterAll(() => s3.stop());
 
 export const haveS3 = s3 !== null;
+
+let minio: Promise<S3Server | null> | undefined;
+Deno.test.afterAll(async () => await (await minio)?.stop());
+
+async function startMinioIfThere(): Promise<S3Server | null> {
+  const program = await minioForTests();
+  return program === null ? null : await startMinio(program);
+}
 
 let others: Promise<{ azure: AzureForTests | null; google: GcsForTests | null }> | undefined;
 
@@ -97,6 +107,10 @@ async function newStoreIfThere(kind: StoreKind): Promise<TestStore | null> {
     if (google === null) return null;
     return await storeByProvider(kind, `gs://${await google.newBucket()}`, google.env, []);
   }
+  if (kind === "minio") {
+    const server = await (minio ??= startMinioIfThere());
+    return server === null ? null : await s3Store(kind, server);
+  }
   return await newStore(kind);
 }
 
@@ -145,7 +159,7 @@ async function storeByProvider(
 export async function newStore(kind: "file" | "s3"): Promise<TestStore> {
   if (kind === "file") return fileStore();
   if (s3 === null) throw new Error("There is no S3 server for tests");
-  return await s3Store(s3);
+  return await s3Store("s3", s3);
 }
 
 function fileStore(): TestStore {
@@ -187,7 +201,10 @@ function fileStore(): TestStore {
   };
 }
 
-async function s3Store(server: S3ForTests): Promise<TestStore> {
+async function s3Store(
+  kind: StoreKind,
+  server: Pick<S3ForTests, "endpoint" | "env" | "newBucket">,
+): Promise<TestStore> {
   const bucket = await server.newBucket();
   const prefix = `e2e-${crypto.randomUUID().slice(0, 8)}`;
   const client = new S3Client({
@@ -226,7 +243,7 @@ async function s3Store(server: S3ForTests): Promise<TestStore> {
     await client.send(new DeleteObjectCommand(at(path)));
   };
   return {
-    kind: "s3",
+    kind,
     url: `s3://${bucket}/${prefix}`,
     options: ["--endpoint-url", server.endpoint],
     env: Object.fromEntries(
