@@ -66,16 +66,19 @@ function resumedBody(
       etag: etag ?? options.etag,
     }).catch((error) => {
       // The other object is shorter, which versitygw looks at before the etag.
-      throw isStoreError(error, "invalid") && error.code === "InvalidRange" ? replaced() : error;
+      throw isStoreError(error, "invalid") && error.code === "InvalidRange"
+        ? replaced(error)
+        : error;
     });
     const body = again.body[Symbol.asyncIterator]();
     if (isSameObject(first.object, again.object)) return body;
     await body.return?.();
     throw replaced();
   };
-  const replaced = () =>
+  const replaced = (cause?: unknown) =>
     new StoreError("changed", `Cannot go on reading ${key}: it was replaced in the meantime`, {
       key,
+      cause,
     });
   return {
     [Symbol.asyncIterator]() {

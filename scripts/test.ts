@@ -37,6 +37,13 @@ env["TEST_SKIPS_FILE"] = skipsFile;
 
 for (const found of await ensureDebianPackages(tell)) if (!found.present) missing.push(found.name);
 
+// Some minutes of the processor, while what follows waits for the network. One at a time: each takes a gigabyte.
+const goPrograms = (async () => ({
+  gcs: await ensureFakeGcsServer(tell),
+  versitygw: await ensureVersitygw(tell),
+  minio: await ensureMinio(tell),
+}))();
+
 tell("compiling the executable");
 env["BARMAN_CLOUD_EXECUTABLE"] = await ensureExecutable();
 await stopEsbuild();
@@ -52,30 +59,26 @@ if (barman.newest !== null) {
 }
 if (barman.packaged !== null) env["BARMAN_PACKAGED"] = barman.packaged;
 
+const moto = await ensureMoto(tell);
+if ("missing" in moto) {
+  tell(`no moto: ${moto.missing}`);
+  env[MOTO_MISSING] = moto.missing;
+}
+
+const { gcs, versitygw, minio } = await goPrograms;
 // Beside it the tests always run on a fake of their own.
-const gcs = await ensureFakeGcsServer(tell);
 if ("missing" in gcs) {
   tell(`no fake-gcs-server: ${gcs.missing}`);
   env[FAKE_GCS_SERVER_MISSING] = gcs.missing;
 } else tell(`fake-gcs-server at ${gcs.path}`);
-
-const versitygw = await ensureVersitygw(tell);
 if ("missing" in versitygw) {
   tell(`no versitygw: ${versitygw.missing}`);
   env[VERSITYGW_MISSING] = versitygw.missing;
   Deno.env.set(VERSITYGW_MISSING, versitygw.missing);
 }
-
-const minio = await ensureMinio(tell);
 if ("missing" in minio) {
   tell(`no MinIO: ${minio.missing}`);
   env[MINIO_MISSING] = minio.missing;
-}
-
-const moto = await ensureMoto(tell);
-if ("missing" in moto) {
-  tell(`no moto: ${moto.missing}`);
-  env[MOTO_MISSING] = moto.missing;
 }
 
 const s3 = await startS3ForTests();

@@ -123,7 +123,7 @@ export async function* decompressZstd(
 }
 
 function compressor(
-  { level, contentChecksum = false }: CodecOptions,
+  { level, contentSize = Infinity, contentChecksum = false }: CodecOptions,
   threads: number,
   job: number,
 ): ZlibStream {
@@ -132,8 +132,8 @@ function compressor(
     ...(level === 3 ? OF_LEVEL_3 : {}),
     [constants.ZSTD_c_checksumFlag]: contentChecksum ? 1 : 0,
   };
-  // Results larger than a chunk take a trip to another thread for each.
-  const chunkSize = job;
+  // Each chunk of a result takes a trip to another thread.
+  const chunkSize = Math.min(job, Math.max(contentSize, LARGEST_BLOCK));
   if (threads > 1 && multithreaded !== false) {
     try {
       const stream = createZstdCompress({

@@ -101,20 +101,21 @@ export async function archiveWal(
   try {
     const header = plan.unchecked ? null : await inspectWal(file, path, wal, log);
     // What zlib gives is new memory each time, the other codecs would have to copy it.
-    const keepsChunks = options.memory === undefined &&
+    const keepsChunks = options.memory === undefined && fitsPut(store, file) &&
       (compression === "zstd" || compression === "gzip");
     // The upload copies other chunks, and codecs are done with one when they ask for the next.
     const content = () => {
       const memory = options.memory?.file;
-      if (compression === null) return file.read(true);
+      // Several files at once keep all cores busy by themselves, and wait for each other in this thread.
+      const alone = memory === undefined;
+      if (compression === null) return file.read(alone ? "here" : true);
       if (compression === "zstd" && memory !== undefined && file.size <= memory.length) {
         return zstdAtOnce(file, memory, level);
       }
-      return compressStream(compression, file.read(memory ?? true), {
+      return compressStream(compression, file.read(memory ?? "here"), {
         level,
         contentSize: file.size,
-        // Several files at once keep all cores busy by themselves.
-        concurrency: memory === undefined ? undefined : 1,
+        concurrency: alone ? undefined : 1,
         reuse: !keepsChunks,
         signal,
       });

@@ -26,12 +26,14 @@ export interface LocalFile {
   /**
    * The content; several readings are independent. Rejects if the file turns out not to have `size` bytes any more.
    * @param reuse `true`: give every chunk in the same memory, for consumers that are done with a chunk when they ask for
-   * the next, and that nobody else in this thread waits for; memory: put the content there one chunk behind the other,
-   * if it has room for all of it
+   * the next; `here`: the same, read in this thread, which nobody else should wait for; memory: put the content there one
+   * chunk behind the other, if it has room for all of it
    */
-  read(reuse?: boolean | Uint8Array): AsyncGenerator<Uint8Array, void, void>;
+  read(reuse?: Reuse): AsyncGenerator<Uint8Array, void, void>;
   close(): Promise<void>;
 }
+
+type Reuse = boolean | "here" | Uint8Array;
 
 /** Open a regular file (or a symbolic link to one) for reading. */
 export async function openLocalFile(path: string): Promise<LocalFile> {
@@ -66,24 +68,30 @@ async function* readUnchanged(
   handle: FileHandle,
   path: string,
   size: number,
-  reuse: boolean | Uint8Array,
+  reuse: Reuse,
 ): AsyncGenerator<Uint8Array, void, void> {
   const whole = reuse instanceof Uint8Array && reuse.length >= size ? reuse : null;
-  const shared = reuse === true ? new Uint8Array(Math.min(CHUNK_SIZE, size)) : null;
+  const shared = reuse === true || reuse === "here"
+    ? new Uint8Array(Math.min(CHUNK_SIZE, size))
+    : null;
   const atOnce = whole === null ? CHUNK_SIZE : LARGE_CHUNK_SIZE;
   let position = 0;
+  let inTurn = IN_A_TURN;
   while (position < size) {
     const length = Math.min(atOnce, size - position);
     const chunk = whole?.subarray(position, position + length) ?? shared ?? new Uint8Array(length);
-    if (shared !== null && position % IN_A_TURN === 0) {
+    if (reuse === "here" && inTurn >= IN_A_TURN) {
       await new Promise((resolve) => setImmediate(resolve));
+      inTurn = 0;
     }
     let bytesRead: number;
     try {
       // The system still has what PostgreSQL has just written: a trip to another thread takes thrice as long as reading it.
-      bytesRead = shared === null
-        ? (await handle.read(chunk, 0, length, position)).bytesRead
-        : readSync(handle.fd, chunk, 0, length, position);
+      // A mount that hangs does so before, when the file is opened and its header read.
+      bytesRead = reuse === "here"
+        ? readSync(handle.fd, chunk, 0, length, position)
+        : (await handle.read(chunk, 0, length, position)).bytesRead;
+      inTurn += bytesRead;
     } catch (error) {
       throw failure("read", path, error);
     }

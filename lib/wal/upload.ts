@@ -98,7 +98,8 @@ export async function uploadFile(
   let failure: unknown;
   const read = async function* () {
     try {
-      yield* file.read(true);
+      // With memory of their own several are under way.
+      yield* file.read(options.memory === undefined ? "here" : true);
     } catch (error) {
       failure = error;
       throw error;

@@ -1,7 +1,7 @@
-/** How tests get at an S3 server that is theirs: the environment for processes, and buckets. */
+/** How tests get at an S3 server that is theirs: its program, the environment for processes, and buckets. */
+import { CreateBucketCommand, S3Client } from "@aws-sdk/client-s3";
 import { skipUnless } from "../../tests/skips.ts";
 import type { GoProgram } from "./go_program.ts";
-import { CreateBucketCommand, S3Client } from "@aws-sdk/client-s3";
 
 export interface Keys {
   readonly accessKeyId: string;

@@ -7,7 +7,14 @@ export const listingTests: readonly ConformanceTest[] = [
   ["nothing is listed where nothing is", async ({ store, prefix }) => {
     assert.deepEqual(await namesIn(store, prefix), []);
     assert.deepEqual(await namesIn(store, `${prefix}x/y`, { delimiter: "/" }), []);
+  }],
+
+  ["nothing is listed under an empty component either", async ({ store, prefix }) => {
+    await putKeys(store, [`${prefix}a`]);
     assert.deepEqual(await namesIn(store, `${prefix}/`), []);
+  }],
+
+  ["nothing is listed above a prefix", async ({ store, prefix }) => {
     assert.deepEqual(await namesIn(store, `${prefix}../`), []);
   }],
 

@@ -7,6 +7,14 @@ import {
 } from "../../scripts/servers/versitygw.ts";
 import { conformance, type StoreUnderTest } from "./suite.ts";
 
+const BROKEN = {
+  "readers see one version or the other while it is overwritten": {
+    how: "it may open another object than it has announced",
+    message: /was replaced in the meantime/,
+    sometimes: true,
+  },
+};
+
 const program = await versitygwForTests();
 
 for (const client of ["plain requests", "the SDK"] as const) {
@@ -22,6 +30,7 @@ for (const client of ["plain requests", "the SDK"] as const) {
       const store = await open(await server.newBucket());
       return {
         store: withoutAtomicCreation(store),
+        broken: BROKEN,
         missingBucket: () => open(`missing-${crypto.randomUUID()}`),
         async close() {
           await store.close();

@@ -213,28 +213,20 @@ export const writingTests: readonly ConformanceTest[] = [
     assert.notEqual((await store.head(key)).etag, before.etag);
   }],
 
-  ["readers see one version or the other while it is overwritten, or are told", async (subject) => {
-    const { store, prefix } = subject;
+  ["readers see one version or the other while it is overwritten", async ({ store, prefix }) => {
     const key = `${prefix}flicker`;
     const versions = [pattern(200_000, 1), pattern(150_000, 2)];
     await store.put(key, versions[0] ?? bytes(""));
     const writer = (async () => {
       for (let i = 0; i < 10; i++) await store.put(key, versions[i % 2] ?? bytes(""));
     })();
-    let whole = 0;
     for (let i = 0; i < 10; i++) {
-      const seen = await contentOf(store, key).catch((error) => {
-        if (isStoreError(error, "changed")) return null;
-        throw error;
-      });
-      if (seen === null) continue;
-      whole++;
-      const isOne = versions.some((version) => {
+      const seen = await contentOf(store, key);
+      const whole = versions.some((version) => {
         return version.length === seen.length && version.every((byte, at) => byte === seen[at]);
       });
-      assert.ok(isOne, `read ${i} saw ${seen.length} bytes of neither version`);
+      assert.ok(whole, `read ${i} saw ${seen.length} bytes of neither version`);
     }
-    assert.ok(whole > 0, "not one reading came to its end");
     await writer;
   }],
 
@@ -267,14 +259,18 @@ export const writingTests: readonly ConformanceTest[] = [
   }],
 
   ["tags are accepted, also none and an empty list", async ({ store, prefix }) => {
-    // Azure takes only these characters; what else S3 takes is for its own tests.
-    const tagged = store.provider === "azure-blob-storage"
+    const tagged = store.capabilities.tags
       ? [["a", "b c"], ["k+2", "v=/:.-_"]] as const
-      : store.capabilities.tags
-      ? [["a", "b c"], ["k+2", "v=ü"]] as const
       : [["a", "b"]] as const;
     await store.put(`${prefix}tagged`, bytes("x"), { tags: tagged });
     await store.put(`${prefix}empty`, bytes("x"), { tags: [] });
+    assert.equal((await store.head(`${prefix}tagged`)).size, 1);
+  }],
+
+  ["tags of any letters are accepted", async ({ store, prefix }) => {
+    // Azure's documentation has no others than those above.
+    if (!store.capabilities.tags || store.provider === "azure-blob-storage") return;
+    await store.put(`${prefix}tagged`, bytes("x"), { tags: [["größe", "v=ü"]] });
     assert.equal((await store.head(`${prefix}tagged`)).size, 1);
   }],
 

@@ -38,17 +38,36 @@ async function collect(source: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
 
 Deno.test("local file: is read whole, also through a symbolic link", () =>
   withDirectory(async (directory) => {
-    for (const size of [0, 1, 256 * 1024, 1_000_000]) {
+    for (const size of [0, 1, 256 * 1024, 1_000_000, 3_500_000]) {
       const path = join(directory, `f${size}`);
       await writeFile(path, walBytes(size));
       await symlink(path, `${path}.link`);
-      for (const reuse of [false, true]) {
+      for (const reuse of [false, true, "here", new Uint8Array(3_500_000)] as const) {
         const file = await openLocalFile(`${path}.link`);
         assert.equal(file.size, size);
         assert.ok(Buffer.from(walBytes(size)).equals(await collect(file.read(reuse))));
         await file.close();
       }
     }
+  }));
+
+Deno.test("local file: read in this thread it lets others have their turn", () =>
+  withDirectory(async (directory) => {
+    const path = join(directory, "wal");
+    await writeFile(path, walBytes(8_000_000));
+    const file = await openLocalFile(path);
+    let turns = 0;
+    const timer = setInterval(() => turns++, 0);
+    try {
+      for await (const chunk of file.read("here")) {
+        const until = performance.now() + 2;
+        while (performance.now() < until) assert.ok(chunk.length > 0);
+      }
+    } finally {
+      clearInterval(timer);
+      await file.close();
+    }
+    assert.ok(turns >= 4, `${turns} turns`);
   }));
 
 Deno.test("local file: one that changes its size while read is an error", () =>

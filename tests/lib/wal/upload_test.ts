@@ -168,19 +168,20 @@ Deno.test("upload: a failing source and an abort leave nothing either", () =>
         closed++;
       }
     }
-    for (const after of [3, 50]) {
+    for (const [after, keepsChunks] of [[3, false], [3, true], [50, false]] as const) {
       const fail = () => {
         throw new Error("source broke");
       };
-      await assert.rejects(uploadStream(store, "k", broken(after, fail)), /source broke/);
+      const failing = uploadStream(store, "k", broken(after, fail), { keepsChunks });
+      await assert.rejects(failing, /source broke/);
       const controller = new AbortController();
       const stop = () => controller.abort(new Error("stopped"));
       await assert.rejects(
-        uploadStream(store, "k", broken(after, stop), { signal: controller.signal }),
+        uploadStream(store, "k", broken(after, stop), { keepsChunks, signal: controller.signal }),
         /stopped/,
       );
     }
-    assert.equal(closed, 4);
+    assert.equal(closed, 6);
     assert.deepEqual(await keysOf(store), []);
   }));
 
