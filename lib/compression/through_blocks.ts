@@ -27,7 +27,7 @@ export async function* throughBlocks(
   const pieces = async function* (take: (size: number) => Uint8Array) {
     for await (const input of inBlocks(source, PIECE, signal, take)) yield pieceOf(input);
   };
-  // A push of WAL does without threads, and with them without a third of its modules.
+  // The code of worker threads, which a push of WAL does without.
   const { inPieces } = await import("./in_pieces.ts");
   for await (const { bytes } of inPieces(pieces, { workers, signal })) {
     yield reuse === true ? bytes : bytes.slice();
