@@ -312,6 +312,11 @@ Deno.test("the WAL of the backup is waited for, or the backup tells that it is n
   );
   await server.reload();
   await archiveCurrentSegment(server);
+  // Until the archive holds something, there would be nothing to wait for.
+  for (let tries = 0; !(await store.paths()).some((path) => path.includes("/wals/")); tries++) {
+    assert.ok(tries < 300, "nothing was archived");
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
   const late = await host.cloud("backup", ["-v", ...fail, "60", ...connection(server)]);
   assert.equal(late.code, 0, late.stderr);
 });
