@@ -106,7 +106,7 @@ export async function archiveWal(
     // The upload copies other chunks, and codecs are done with one when they ask for the next.
     const content = () => {
       const memory = options.memory?.file;
-      // Several files at once keep all cores busy by themselves, and wait for each other in this thread.
+      // Those archived ahead keep all cores busy by themselves, and wait in this thread for the one that PostgreSQL waits for.
       const alone = memory === undefined;
       if (compression === null) return file.read(alone ? "here" : true);
       if (compression === "zstd" && memory !== undefined && file.size <= memory.length) {

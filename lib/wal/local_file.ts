@@ -26,7 +26,7 @@ export interface LocalFile {
   /**
    * The content; several readings are independent. Rejects if the file turns out not to have `size` bytes any more.
    * @param reuse `true`: give every chunk in the same memory, for consumers that are done with a chunk when they ask for
-   * the next; `here`: the same, read in this thread, which nobody else should wait for; memory: put the content there one
+   * the next; `here`: the same, read in this thread, for the one file that matters most; memory: put the content there one
    * chunk behind the other, if it has room for all of it
    */
   read(reuse?: Reuse): AsyncGenerator<Uint8Array, void, void>;

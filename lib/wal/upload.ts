@@ -98,7 +98,7 @@ export async function uploadFile(
   let failure: unknown;
   const read = async function* () {
     try {
-      // With memory of their own several are under way.
+      // With memory of its own it is one of several that are archived ahead.
       yield* file.read(options.memory === undefined ? "here" : true);
     } catch (error) {
       failure = error;

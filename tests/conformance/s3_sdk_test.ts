@@ -1,26 +1,13 @@
-/** The same store through the AWS SDK, which takes over where plain requests will not do, or when it is asked for. */
-import { openS3Store } from "../../providers/s3/store.ts";
+/** The same store through the AWS SDK. */
 import { startS3ForTests } from "../../scripts/servers/s3_for_tests.ts";
-import { withoutAtomicCreation } from "../../scripts/servers/versitygw.ts";
-import { conformance, type StoreUnderTest } from "./suite.ts";
+import { s3Conformance, VERSITYGW_FLAWS } from "./s3_stores.ts";
 
+/** Says itself, loudly, why there is none and what would enable it. */
 const server = await startS3ForTests();
 
-conformance(
-  "S3 through the SDK",
-  server === null ? undefined : async (): Promise<StoreUnderTest> => {
-    const open = async (bucket: string) => {
-      const env = { ...server.env, BARMAN_CLOUD_S3_CLIENT: "sdk" };
-      return (await openS3Store(`s3://${bucket}`, { endpointUrl: server.endpoint, env })).store;
-    };
-    const store = await open(await server.newBucket());
-    return {
-      store: server.kind === "versitygw" ? withoutAtomicCreation(store) : store,
-      missingBucket: () => open(`barman-cloud-missing-${crypto.randomUUID()}`),
-      async close() {
-        await store.close();
-        await server.stop();
-      },
-    };
-  },
+s3Conformance(
+  "S3",
+  "sdk",
+  server === null ? undefined : () => Promise.resolve(server),
+  server?.kind === "versitygw" ? VERSITYGW_FLAWS : {},
 );

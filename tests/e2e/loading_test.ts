@@ -1,4 +1,7 @@
-/** What of the executable is loaded when: SDKs only with the provider that needs them, the clouds' disks only for snapshots. */
+/**
+ * What of the executable is loaded when: SDKs only with the provider that needs them, the clouds' disks only for
+ * snapshots, the code of worker threads only where there are some.
+ */
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -57,6 +60,9 @@ Deno.test({
       without("providers/s3/store.ts", aws, azure, google, disks);
       without("providers/gcs/store.ts", aws, azure, disks);
       without("providers/azure/store.ts", aws, google, disks, /node_modules\/@azure\/identity/);
+      for (const codec of ["lz4", "snappy"]) {
+        without(`lib/compression/${codec}.ts`, /in_pieces|bzip2/);
+      }
       // What this test believes is not empty.
       assert.ok(
         [...loadedWith(metafile, "providers/s3/sdk_api.ts")].some((each) => aws.test(each)),
