@@ -125,7 +125,7 @@ export async function takeBackup(server: BackupServer, options: BackupOptions): 
   const backup = await beginBackup(server, "cloud", options);
   const { id, learn } = backup;
   const created = performance.now();
-  const collector = createCollector(options.compression);
+  const collector = createCollector();
   const uploader = createPartUploader({
     store,
     tags,

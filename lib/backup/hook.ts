@@ -97,7 +97,7 @@ export async function storeHookBackup(backup: HookBackup, options: HookOptions):
   const { store, layout, tags, compression, level, sizes, onNotice, onProgress } = options;
   const metadata = await readFile(backup.infoPath);
   const info = parseBackupInfo(metadata.toString("utf8"));
-  const collector = createCollector(compression);
+  const collector = createCollector();
   const uploader = createPartUploader({
     store,
     tags,

@@ -37,7 +37,7 @@ export const command = defineCommand(
       value(
         "jobs",
         ["--jobs"],
-        "archives restored at once, and threads for bzip2 (default: 4, fewer on small machines)",
+        "archives restored at once, and threads for gzip and bzip2 (default: 4, fewer on small machines)",
         {
           parse: integer("number of jobs", 1, 64),
           ours: true,

@@ -42,7 +42,7 @@ export interface CompressOptions {
    * formats always do). Barman does not, and reads it.
    */
   contentChecksum?: boolean | undefined;
-  /** Chunks of the result may be overwritten once the next is asked for, which saves memory. */
+  /** Chunks of the result may be overwritten or taken away once the next is asked for, which saves memory. */
   reuse?: boolean | undefined;
   /** The time written into gzip's header; default: now. */
   modifiedAt?: Date | undefined;
@@ -50,11 +50,12 @@ export interface CompressOptions {
 }
 
 export interface DecompressOptions {
-  /** Chunks of the result may be overwritten once the next is asked for, which saves memory. */
+  /** Chunks of the result may be overwritten or taken away once the next is asked for, which saves memory. */
   reuse?: boolean | undefined;
   /**
-   * Worker threads for the formats that are decompressed here and not by the runtime, each of which costs some 20 MiB:
-   * bzip2 uses all of them, xz, snappy and LZ4 one, and overwrite their chunks then. Default: 0, all in this thread.
+   * Threads to decompress with. gzip uses so many of the runtime's for what we have written, else one. The formats that are
+   * decompressed here have workers, each of which costs some 20 MiB: bzip2 uses all of them, xz, snappy and LZ4 one, and
+   * overwrite their chunks then. Default: 0, all in this thread, or for gzip and zstd in one of the runtime's.
    */
   threads?: number | undefined;
   signal?: AbortSignal | undefined;

@@ -1,3 +1,4 @@
+import type { Buffer } from "node:buffer";
 import type { Transform } from "node:stream";
 
 /**
@@ -10,14 +11,19 @@ export const OUTPUT_AT_ONCE = 256 * 1024;
 /** A stream of `node:zlib`: it counts the bytes of input that its engine has used up. */
 export type ZlibStream = Transform & { readonly bytesWritten: number };
 
+/** Buffers of less may be part of a runtime's pool. */
+const LARGE = 64 * 1024;
+
 /**
  * Feeds a zlib stream with what `next` gives and yields what comes out, with back-pressure. Stops
  * feeding as soon as the engine has found the end of its data; `rest` then gets what it left over.
+ * @param reuse chunks are used up when the next is asked for
  */
 export async function* throughZlib(
   stream: ZlibStream,
   next: () => Promise<Uint8Array | undefined>,
   rest: (unused: Uint8Array) => void = () => undefined,
+  reuse = false,
 ): AsyncGenerator<Uint8Array, void, void> {
   let failure: { error: unknown } | undefined;
   const feeding = feed(stream, next, rest).catch((error: unknown) => {
@@ -25,7 +31,12 @@ export async function* throughZlib(
     stream.destroy();
   });
   try {
-    for await (const chunk of stream) yield chunk;
+    for await (const part of stream) {
+      const chunk = plain(part);
+      yield chunk;
+      // What is left of a buffer is filled next.
+      if (reuse && chunk.byteOffset + chunk.byteLength === chunk.buffer.byteLength) giveBack(chunk);
+    }
     await feeding;
   } catch (error) {
     // Destroying the stream surfaces as a "premature close", which says less than its cause.
@@ -34,6 +45,19 @@ export async function* throughZlib(
     stream.destroy();
   }
   if (failure !== undefined) throw failure.error;
+}
+
+/** The same bytes: a Buffer's `slice` does not copy. */
+export function plain({ buffer, byteOffset, byteLength }: Buffer): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
+}
+
+/**
+ * Frees the memory of what zlib gave, all of which is used up. Left to the garbage collector, which takes little notice of it,
+ * there would be some 40 MiB of these.
+ */
+export function giveBack({ buffer }: Uint8Array<ArrayBuffer>): void {
+  if (buffer.byteLength >= LARGE) buffer.transfer(0);
 }
 
 async function feed(

@@ -65,7 +65,7 @@ export async function* compressZstd(
     const stream = compressor(options, contentSize > job ? threads : 1, job);
     yield* throughZlib(stream, next, (left) => {
       throw new Error(`Cannot compress: zstd left ${left.length} bytes`);
-    });
+    }, options.reuse);
     // Not after a failure: the runtime's threads may still read there.
     spare = memory;
   } finally {
@@ -109,7 +109,7 @@ export async function* decompressZstd(
       if (magic >= SKIPPABLE && magic <= SKIPPABLE + 15) {
         await reader.skip(little(await reader.read(4)));
       } else if (magic === MAGIC) {
-        yield* decompressFrame(reader);
+        yield* decompressFrame(reader, options.reuse);
       } else {
         throw corrupt(
           frame === 0 ? "it does not begin with a zstd frame" : "garbage follows its end",
@@ -158,7 +158,10 @@ function compressor(
 
 let multithreaded: boolean | undefined;
 
-async function* decompressFrame(reader: ByteReader): AsyncGenerator<Uint8Array, void, void> {
+async function* decompressFrame(
+  reader: ByteReader,
+  reuse: boolean | undefined,
+): AsyncGenerator<Uint8Array, void, void> {
   const header = await readFrameHeader(reader);
   let lost: { error: unknown } | undefined;
   let last = false;
@@ -192,7 +195,8 @@ async function* decompressFrame(reader: ByteReader): AsyncGenerator<Uint8Array, 
   let size = 0;
   let unused = 0;
   try {
-    for await (const chunk of throughZlib(stream, next, (bytes) => unused += bytes.length)) {
+    const rest = (bytes: Uint8Array) => unused += bytes.length;
+    for await (const chunk of throughZlib(stream, next, rest, reuse)) {
       size += chunk.length;
       yield chunk;
     }

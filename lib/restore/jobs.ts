@@ -8,13 +8,15 @@ export function defaultRestoreJobs(): number {
 }
 
 /**
- * Worker threads to decompress an archive with. bzip2 is slow enough for all there are: an archive gets as many as its share
+ * Threads to decompress an archive with. bzip2 and gzip are slow enough for all there are: an archive gets as many as its share
  * of the bytes, 1 at least. LZ4 and snappy are as fast as what else there is to do: with two jobs, which are two cores, a
  * thread of their own costs more than it brings.
  * @param jobs what may be done at the same time
  * @param share of the archive in all that is read, 0..1
  */
 export function threadsFor(compression: CompressionName, jobs: number, share: number): number {
-  if (compression === "bzip2") return Math.max(1, Math.round(jobs * share));
+  if (compression === "bzip2" || compression === "gzip") {
+    return Math.max(1, Math.round(jobs * share));
+  }
   return jobs > 2 ? 1 : 0;
 }

@@ -336,11 +336,12 @@ export class TarReader {
 
   /** Replaces the used-up chunk by the next one. @returns false at the end of the source */
   async #pull(): Promise<boolean> {
+    this.#before += this.#chunk.length;
+    this.#chunk = EMPTY;
+    this.#at = 0;
     const chunk = await this.#nextChunk();
     if (chunk === undefined) return false;
-    this.#before += this.#chunk.length;
     this.#chunk = chunk;
-    this.#at = 0;
     return true;
   }
 

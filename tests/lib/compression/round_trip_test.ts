@@ -39,12 +39,13 @@ for (const name of COMPRESSION_NAMES) {
     const data = join(walLike(3 * MIB), randomBytes(MIB), walLike(MIB));
     for (const packed of [await compress(name, data), await compress(name, walLike(1000))]) {
       const expected = await decompress(name, packed);
-      const pieces: Uint8Array[] = [];
-      for await (const chunk of decompressStream(name, inChunks(packed), { reuse: true })) {
-        pieces.push(new Uint8Array(chunk));
+      for (const threads of [0, 2]) {
+        const content = decompressStream(name, inChunks(packed), { reuse: true, threads });
+        assert.ok(same(await collectCopies(content), expected));
       }
-      assert.ok(same(join(...pieces), expected));
     }
+    const packing = compressStream(name, inChunks(data), { reuse: true });
+    assert.ok(same(await decompress(name, await collectCopies(packing)), data));
   });
 
   Deno.test(`${name}: data that is hard for one stage or another comes back`, async () => {
@@ -200,4 +201,32 @@ function fibonacciWord(size: number): Uint8Array {
   let b = "a";
   while (b.length < size) [a, b] = [b, b + a];
   return new TextEncoder().encode(b.slice(0, size));
+}
+
+for (const name of ["gzip", "zstd"] as const) {
+  Deno.test(`${name}: memory of chunks that are used up is freed at once, if they may be taken away`, async () => {
+    const data = randomBytes(6 * MIB);
+    const packed = await compress(name, data);
+    for (const reuse of [true, false]) {
+      const packing = compressStream(name, inChunks(data), { reuse });
+      assert.equal(await anyTakenAway(packing), reuse, "compressed");
+      for (const threads of [0, 2]) {
+        const content = decompressStream(name, inChunks(packed), { reuse, threads });
+        assert.equal(await anyTakenAway(content), reuse, `${threads} threads`);
+      }
+    }
+  });
+}
+
+async function collectCopies(stream: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  const copies: Uint8Array[] = [];
+  for await (const chunk of stream) copies.push(new Uint8Array(chunk));
+  return join(...copies);
+}
+
+/** Whether a chunk had nothing in it any more when the next came. */
+async function anyTakenAway(stream: AsyncIterable<Uint8Array>): Promise<boolean> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of stream) if (chunk.length > 0) chunks.push(chunk);
+  return chunks.some(({ length }) => length === 0);
 }

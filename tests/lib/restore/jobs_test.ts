@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
 import { threadsFor } from "../../../lib/restore/jobs.ts";
 
-Deno.test("bzip2 gets as many threads as its share of the bytes, and one at least", () => {
-  assert.equal(threadsFor("bzip2", 4, 1), 4);
-  assert.equal(threadsFor("bzip2", 4, 0.5), 2);
-  assert.equal(threadsFor("bzip2", 2, 0.9), 2);
-  assert.equal(threadsFor("bzip2", 2, 0.01), 1);
-  assert.equal(threadsFor("bzip2", 1, 1), 1);
+Deno.test("bzip2 and gzip get as many threads as their share of the bytes, and one at least", () => {
+  for (const codec of ["bzip2", "gzip"] as const) {
+    assert.equal(threadsFor(codec, 4, 1), 4);
+    assert.equal(threadsFor(codec, 4, 0.5), 2);
+    assert.equal(threadsFor(codec, 2, 0.9), 2);
+    assert.equal(threadsFor(codec, 2, 0.01), 1);
+    assert.equal(threadsFor(codec, 1, 1), 1);
+  }
 });
 
 Deno.test("LZ4 and snappy get a thread with more than two jobs", () => {
