@@ -20,14 +20,19 @@ export interface BodyOptions {
   readonly where: string;
   /** Bytes that were promised, if that was told; fewer are an error. */
   readonly expected: number | undefined;
+  /** Chunks are used up when the next is asked for. */
+  readonly reuse: boolean | undefined;
   /** What an error of the stream means. */
   readonly storeError: (error: unknown) => Error;
 }
 
+/** Smaller ones may be part of a runtime's pool. Bytes. */
+const LARGE = 64 * 1024;
+
 /** The stream's bytes with our errors; also one that was never iterated can be given up. */
 export function readBody(
   stream: BodyStream,
-  { context, where, expected, storeError }: BodyOptions,
+  { context, where, expected, reuse = false, storeError }: BodyOptions,
 ): AsyncIterable<Uint8Array> {
   const { signal, action, key } = context;
   async function* chunks(): AsyncGenerator<Uint8Array> {
@@ -37,6 +42,7 @@ export function readBody(
         signal?.throwIfAborted();
         received += chunk.length;
         yield chunk;
+        if (reuse) giveBack(chunk);
       }
     } catch (error) {
       signal?.throwIfAborted();
@@ -68,4 +74,13 @@ export function readBody(
       };
     },
   };
+}
+
+/**
+ * Frees the memory of what came from a socket, unless it is small or a part of something: left to the garbage collector, it
+ * would be 30 MiB.
+ */
+function giveBack({ buffer, byteLength }: Uint8Array): void {
+  const isWhole = byteLength === buffer.byteLength && byteLength >= LARGE;
+  if (isWhole && buffer instanceof ArrayBuffer) buffer.transfer(0);
 }

@@ -83,6 +83,8 @@ export interface GetOptions extends Cancellable {
   readonly end?: number | undefined;
   /** Answer only if the object still has this etag, else a `StoreError` of kind `changed`. */
   readonly etag?: string | undefined;
+  /** Chunks of the body may be overwritten or taken away once the next is asked for, which saves memory. */
+  readonly reuse?: boolean | undefined;
 }
 
 /** The content of an object (or of a range of it) as it arrives. */

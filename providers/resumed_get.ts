@@ -64,6 +64,7 @@ function resumedBody(
       start: position,
       end,
       etag: etag ?? options.etag,
+      reuse: options.reuse,
     }).catch((error) => {
       // The other object is shorter, which versitygw looks at before the etag.
       throw isStoreError(error, "invalid") && error.code === "InvalidRange"

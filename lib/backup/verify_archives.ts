@@ -151,7 +151,9 @@ export class ArchiveReading {
     let [read, sum] = [0, 0];
     let reader: TarReader | undefined;
     try {
-      const { body } = await this.#job.store.get(key, { signal });
+      // Decompressors keep what they read.
+      const reuse = compression === null;
+      const { body } = await this.#job.store.get(key, { reuse, signal });
       const counted = counting(body, (chunk) => {
         read += chunk.length;
         sum = crc32(chunk, sum);

@@ -143,7 +143,9 @@ async function carryOut(plan: RestorePlan, job: RestoreJob): Promise<void> {
       try {
         signal.throwIfAborted();
         progress.started(root.label);
-        const { body } = await job.store.get(object.key, { signal });
+        // Decompressors keep what they read.
+        const reuse = compression === null;
+        const { body } = await job.store.get(object.key, { reuse, signal });
         const read = { size: 0, crc32: 0 };
         const recorded = plan.recorded?.get(object.key);
         const counted = progress.counted(body, (chunk) => {

@@ -23,7 +23,7 @@ export async function compareWithObject(
 ): Promise<Comparison> {
   const { signal } = options;
   const { compression } = stripSuffix(key);
-  const { body } = await store.get(key, { signal });
+  const { body } = await store.get(key, { reuse: compression === null, signal });
   const content = compression === null ? body : decompressStream(compression, body, { signal });
   const file = await openLocalFile(path);
   try {

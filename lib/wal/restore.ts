@@ -3,7 +3,7 @@ import type { Logger } from "../cli/log.ts";
 import { CorruptDataError } from "../compression/corrupt_data_error.ts";
 import { type CompressionName, decompressStream, stripSuffix } from "../compression/table.ts";
 import type { ServerLayout } from "../layout.ts";
-import { isStoreError, type ObjectStore } from "../../providers/object_store.ts";
+import { type GetOptions, isStoreError, type ObjectStore } from "../../providers/object_store.ts";
 import { noLargerThanWal } from "./largest_file.ts";
 import { writeDurably } from "./local_file.ts";
 import { parseWalName, type WalName } from "./segment.ts";
@@ -133,7 +133,9 @@ export async function download(
   destination: string,
   { signal, log }: { readonly signal?: AbortSignal | undefined; readonly log: Logger },
 ): Promise<number> {
-  const stored = contentOf(store, candidate.key, signal);
+  // Decompressors keep what they read.
+  const reuse = candidate.compression === null;
+  const stored = contentOf(store, candidate.key, { reuse, signal });
   const content = candidate.compression === null
     ? stored
     : decompressStream(candidate.compression, stored, { reuse: true, signal });
@@ -148,9 +150,9 @@ export async function download(
 async function* contentOf(
   store: ObjectStore,
   key: string,
-  signal: AbortSignal | undefined,
+  options: GetOptions,
 ): AsyncGenerator<Uint8Array, void, void> {
-  const { object, body } = await store.get(key, { signal });
+  const { object, body } = await store.get(key, options);
   let received = 0;
   for await (const chunk of body) {
     received += chunk.length;

@@ -390,7 +390,7 @@ async function checksumOf(
   signal: AbortSignal | undefined,
 ): Promise<string | null> {
   const { compression } = stripSuffix(key);
-  const { body } = await store.get(key, { signal });
+  const { body } = await store.get(key, { reuse: compression === null, signal });
   const hash = createHash("sha256");
   try {
     const content = compression === null ? body : decompressStream(compression, body, { signal });

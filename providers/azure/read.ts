@@ -94,6 +94,7 @@ export async function getBlob(
       context,
       where: session.description,
       expected: answer.contentLength,
+      reuse: options.reuse,
       // The SDK's stream only says that bytes are missing.
       storeError: (error) => session.storeError(session.bodyError(requestSignal) ?? error, context),
     }),

@@ -48,7 +48,7 @@ export async function readFile(
   key: string,
   options: GetOptions = {},
 ): Promise<ObjectReader> {
-  const { signal } = options;
+  const { signal, reuse = false } = options;
   signal?.throwIfAborted();
   const path = pathOfKey(root, key);
   let handle: FileHandle;
@@ -64,7 +64,7 @@ export async function readFile(
     signal?.throwIfAborted();
     requireEtag(root, object, options.etag);
     const [start, end] = rangeWithin(root, object, options);
-    return { object, body: bodyOf({ handle, root, object, start, end, signal }) };
+    return { object, body: bodyOf({ handle, root, object, start, end, reuse, signal }) };
   } catch (error) {
     await handle.close();
     signal?.throwIfAborted();
@@ -132,6 +132,7 @@ interface OpenBody {
   readonly object: StoredObject;
   readonly start: number;
   readonly end: number;
+  readonly reuse: boolean;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -139,6 +140,7 @@ interface OpenBody {
 function bodyOf(body: OpenBody): AsyncIterableIterator<Uint8Array> {
   const { handle, signal, end } = body;
   let position = body.start;
+  let memory = new Uint8Array(0);
   let closing: Promise<void> | undefined;
   const close = (): Promise<void> => {
     signal?.removeEventListener("abort", onAbort);
@@ -162,17 +164,13 @@ function bodyOf(body: OpenBody): AsyncIterableIterator<Uint8Array> {
       signal?.throwIfAborted();
       if (closing !== undefined || position >= end) return await done();
       const wanted = Math.min(CHUNK_SIZE, end - position);
+      if (!body.reuse || memory.length < wanted) memory = new Uint8Array(wanted);
       try {
-        const { bytesRead, buffer } = await handle.read(
-          new Uint8Array(wanted),
-          0,
-          wanted,
-          position,
-        );
+        const { bytesRead } = await handle.read(memory, 0, wanted, position);
         if (bytesRead === 0) throw cutShort(body, position);
         position += bytesRead;
         if (position >= end) await close();
-        return { done: false, value: buffer.subarray(0, bytesRead) };
+        return { done: false, value: memory.subarray(0, bytesRead) };
       } catch (error) {
         await close();
         signal?.throwIfAborted();

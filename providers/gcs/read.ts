@@ -167,6 +167,7 @@ export async function getObject(
       context,
       where: session.description,
       expected: length,
+      reuse: options.reuse,
       storeError: (error) => session.storeError(error, context),
     }),
   };
