@@ -77,7 +77,7 @@ export interface ListOptions extends Cancellable {
 }
 
 export interface GetOptions extends Cancellable {
-  /** First byte wanted; 0 when absent. */
+  /** First byte wanted; 0 when absent. Behind the end it is refused (`invalid`, with the code `InvalidRange`). */
   readonly start?: number | undefined;
   /** First byte not wanted any more (exclusive); the object's end when absent. */
   readonly end?: number | undefined;

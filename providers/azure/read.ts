@@ -85,7 +85,7 @@ export async function getBlob(
     throw new StoreError(
       "invalid",
       `Cannot read ${key} in ${session.description}: the object does not reach so far`,
-      { key },
+      { key, code: "InvalidRange" },
     );
   }
   return {

@@ -85,7 +85,7 @@ export function toStoreError(error: unknown, context: ErrorContext): StoreError 
   if (error instanceof StoreError) return error;
   const { where, action, key } = context;
   const verdict = judge(error, context);
-  const code = error instanceof Refusal ? error.code : codeOf(error);
+  const code = error instanceof Refusal ? codeOfRefusal(error) : codeOf(error);
   const asked = error instanceof Refusal || error instanceof CredentialsError
     ? error.retryAfter
     : undefined;
@@ -96,6 +96,11 @@ export function toStoreError(error: unknown, context: ErrorContext): StoreError 
     retryable: verdict.retryable,
     retryAfter: verdict.kind === "unavailable" ? waitOf(asked) : undefined,
   });
+}
+
+/** Of a range that begins behind the end, the JSON API and emulators say it in other words, or not at all. */
+function codeOfRefusal({ status, code }: Refusal): string | undefined {
+  return status === 416 ? "InvalidRange" : code;
 }
 
 /** Does a 404 leave open whether the object or the whole bucket is not there? */
