@@ -53,7 +53,7 @@ export class ByteReader {
     return bytes;
   }
 
-  /** Puts back the end of what `take` gave last. */
+  /** Puts bytes before what comes next: what was taken and not used. */
   putBack(bytes: Uint8Array): void {
     if (bytes.length === 0) return;
     this.#buffer = this.#buffer.length === 0 ? bytes : concat([bytes, this.#buffer]);

@@ -14,6 +14,8 @@ import {
 } from "./through_zlib.ts";
 
 const BLOCK = 1024 * 1024;
+/** Blocks at the same time: this thread can't feed more, and each takes some MiB. */
+const MOST_AT_ONCE = 16;
 /** Of a segment of WAL, and more, blocks are smaller, which takes 6 MiB less. Bytes. */
 const SHORT = 64 * 1024 * 1024;
 const BLOCK_OF_SHORT = 512 * 1024;
@@ -30,8 +32,8 @@ const OPENING = Uint8Array.from([...EMPTY_BLOCK, ...EMPTY_BLOCK]);
 const MARK = Uint8Array.from([...EMPTY_BLOCK.subarray(1), ...EMPTY_BLOCK]);
 /** An empty last block. */
 const LAST_BLOCK = Uint8Array.of(1, ...EMPTY_BLOCK.subarray(1));
-/** A block deflated, at most, with its mark: what does not get smaller is stored, which takes 5 bytes for some KiB. */
-const DEFLATED = BLOCK + 16 * 1024;
+/** A block deflated, at most, with its mark: level 1 gives no byte more than nine bits, others store what does not get smaller. */
+const DEFLATED = BLOCK + BLOCK / 8 + 4096;
 const PIECE = DEFLATED + LAST_BLOCK.length;
 
 /**
@@ -45,7 +47,8 @@ export async function* compressGzip(
 ): AsyncGenerator<Uint8Array, void, void> {
   const { level, reuse = false, signal, contentSize = Infinity } = options;
   const blockSize = contentSize > SHORT ? BLOCK : BLOCK_OF_SHORT;
-  const atOnce = Math.max(1, options.concurrency ?? availableParallelism());
+  const wanted = options.concurrency ?? availableParallelism();
+  const atOnce = Math.min(MOST_AT_ONCE, Math.max(1, wanted));
   const underWay: { block: Uint8Array; deflating: Promise<Uint8Array<ArrayBuffer>> }[] = [];
   // Blocks are used again: what is left to the garbage collector stays in memory for long.
   const free: Uint8Array[] = [];
@@ -63,7 +66,10 @@ export async function* compressGzip(
 
   yield concat([header(level, options.modifiedAt ?? new Date()), OPENING]);
   for await (const block of inBlocks(source, blockSize, signal, take)) {
-    const deflating = deflateBlock(block, level, reuse, blockSize / 2);
+    // Most blocks are not larger than half, deflated.
+    const chunkSize = blockSize / 2;
+    const deflating = deflateBlock(block, level, chunkSize)
+      .then((deflated) => marked(deflated, reuse ? chunkSize : null));
     // Its failure is seen when its turn comes; until then, or when nobody reads on, it is no crash.
     deflating.catch(() => undefined);
     underWay.push({ block, deflating });
@@ -81,7 +87,7 @@ export async function* compressGzip(
   yield end;
 }
 
-/** Reads gzip members (RFC 1952) until the end of the stream, with several threads those that `compressGzip` wrote. */
+/** Reads gzip members (RFC 1952) until the end of the stream, with several threads what `compressGzip` wrote. */
 export async function* decompressGzip(
   source: AsyncIterable<Uint8Array>,
   options: DecompressOptions = {},
@@ -90,10 +96,12 @@ export async function* decompressGzip(
   try {
     let member = 0;
     do {
-      await readHeader(reader, member++);
+      await readHeader(reader, member);
       let checksum = 0;
       let size = 0;
-      for await (const chunk of inflate(reader, options)) {
+      // We write one. Many small ones would take far longer with several threads.
+      const threads = member++ === 0 ? options.threads : 0;
+      for await (const chunk of inflate(reader, { ...options, threads })) {
         checksum = crc32(chunk, checksum);
         size += chunk.length;
         yield chunk;
@@ -128,33 +136,33 @@ function header(level: number, modifiedAt: Date): Uint8Array {
 function deflateBlock(
   block: Uint8Array,
   level: number,
-  reuse: boolean,
   chunkSize: number,
 ): Promise<Uint8Array<ArrayBuffer>> {
   return new Promise((resolve, reject) => {
     deflateRaw(block, {
       level,
       finishFlush: constants.Z_SYNC_FLUSH,
-      // Most blocks are not larger, deflated.
       chunkSize,
-    }, (error, result) => error ? reject(error) : resolve(marked(plain(result), reuse)));
+    }, (error, result) => error ? reject(error) : resolve(plain(result)));
   });
 }
 
 /**
  * With an empty block behind it: in what is left of the memory that zlib was given, which holds nothing else, or copied where
- * nothing is, or what is left would be kept with it.
+ * nothing is left, or the memory is not to be kept.
+ * @param given bytes of that memory; null when the result is kept. Memory of another size may be others', too
  */
-function marked(deflated: Uint8Array<ArrayBuffer>, reuse: boolean): Uint8Array<ArrayBuffer> {
+function marked(deflated: Uint8Array<ArrayBuffer>, given: number | null): Uint8Array<ArrayBuffer> {
   const { buffer, byteOffset, length } = deflated;
-  if (reuse && byteOffset + length + EMPTY_BLOCK.length <= buffer.byteLength) {
-    const whole = new Uint8Array(buffer, byteOffset, length + EMPTY_BLOCK.length);
-    whole.set(EMPTY_BLOCK, length);
-    return whole;
+  const whole = length + EMPTY_BLOCK.length;
+  if (buffer.byteLength !== given || byteOffset + whole > given) {
+    const copy = concat([deflated, EMPTY_BLOCK]);
+    giveBack(deflated);
+    return copy;
   }
-  const whole = concat([deflated, EMPTY_BLOCK]);
-  giveBack(deflated);
-  return whole;
+  const extended = new Uint8Array(buffer, byteOffset, whole);
+  extended.set(EMPTY_BLOCK, length);
+  return extended;
 }
 
 async function readHeader(reader: ByteReader, member: number): Promise<void> {
@@ -218,7 +226,7 @@ async function* inflate(
   for await (const chunk of inflateAll(reader, options)) {
     const old = Math.min(known, chunk.length);
     known -= old;
-    yield chunk.subarray(old);
+    if (old < chunk.length) yield chunk.subarray(old);
   }
 }
 
@@ -241,8 +249,14 @@ async function* inflatePieces(
   for (;;) {
     while (more && underWay.length < threads) {
       const deflated = await nextPiece(reader, free.pop() ?? new Uint8Array(PIECE));
-      if (deflated === undefined) more = false;
-      else underWay.push({ deflated, inflating: inflatePiece(deflated) });
+      if (deflated === undefined) {
+        more = false;
+        break;
+      }
+      const inflating = inflatePiece(deflated);
+      // Its failure is seen when its turn comes, if it does.
+      inflating.catch(() => undefined);
+      underWay.push({ deflated, inflating });
     }
     const first = underWay.shift();
     if (first === undefined) return window;
@@ -253,6 +267,8 @@ async function* inflatePieces(
       return window;
     }
     free.push(new Uint8Array(first.deflated.buffer));
+    // Of ours only the last one is; many small ones would take far longer than in sequence.
+    if (inflated.length < BLOCK_OF_SHORT) more = false;
     window = (inflated.length < WINDOW ? concat([window, inflated]) : inflated).slice(-WINDOW);
     yield inflated;
     if (reuse) giveBack(inflated);
@@ -289,8 +305,10 @@ async function nextPiece(reader: ByteReader, memory: Uint8Array): Promise<Uint8A
 /**
  * Undefined unless these are whole blocks that refer to nothing before them: only at the end of a block is the last one,
  * which is behind them, taken for a block, and the whole of it used. (A bit or two before it, its bytes would be the end of
- * another one, with some left; within data they are not an end.) What is wrong, if anything is, is found out when the same is
- * inflated in sequence.
+ * another one, with some left.) What is wrong, if anything is, is found out when the same is inflated in sequence.
+ *
+ * A last block with a mark in it could end with those bytes as its content. Of ours none has any; where it is stored, that is
+ * looked at; in a code that somebody made for it, the CRC-32 tells.
  */
 function inflatePiece(deflated: Uint8Array): Promise<Uint8Array<ArrayBuffer> | undefined> {
   return new Promise((resolve) => {
@@ -303,7 +321,9 @@ function inflatePiece(deflated: Uint8Array): Promise<Uint8Array<ArrayBuffer> | u
         buffer: Buffer;
         engine: Zlib;
       };
-      resolve(engine.bytesWritten === deflated.length ? plain(buffer) : undefined);
+      const isContent = Buffer.compare(buffer.subarray(-LAST_BLOCK.length), LAST_BLOCK) === 0;
+      const isWhole = engine.bytesWritten === deflated.length && !isContent;
+      resolve(isWhole ? plain(buffer) : undefined);
     });
   });
 }

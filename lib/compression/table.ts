@@ -151,7 +151,7 @@ export function stripTarExtension(
 /**
  * Compresses a stream: one gzip member, bzip2 stream, xz stream, zstd frame, LZ4 frame or snappy
  * framing stream, so that Barman can read it. Memory is bounded, the source is read as the result
- * is consumed, and neither chunk is changed afterwards.
+ * is consumed, and neither chunk is changed afterwards (unless `reuse` says that the result's may be).
  *
  * @throws what the source throws, `options.signal`'s reason, or RangeError if the source does not
  * give `contentSize` bytes.

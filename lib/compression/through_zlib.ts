@@ -11,8 +11,8 @@ export const OUTPUT_AT_ONCE = 256 * 1024;
 /** A stream of `node:zlib`: it counts the bytes of input that its engine has used up. */
 export type ZlibStream = Transform & { readonly bytesWritten: number };
 
-/** Buffers of less may be part of a runtime's pool. */
-const LARGE = 64 * 1024;
+/** Memory of less may be a runtime's pool, of which others have parts: Node's has 64 KiB. */
+const LARGE = 128 * 1024;
 
 /**
  * Feeds a zlib stream with what `next` gives and yields what comes out, with back-pressure. Stops
@@ -34,7 +34,7 @@ export async function* throughZlib(
     for await (const part of stream) {
       const chunk = plain(part);
       yield chunk;
-      // What is left of a buffer is filled next.
+      // What is left of a buffer is filled next. (Bun copies what is short, and leaves its buffer to the collector.)
       if (reuse && chunk.byteOffset + chunk.byteLength === chunk.buffer.byteLength) giveBack(chunk);
     }
     await feeding;
@@ -53,8 +53,8 @@ export function plain({ buffer, byteOffset, byteLength }: Buffer): Uint8Array<Ar
 }
 
 /**
- * Frees the memory of what zlib gave, all of which is used up. Left to the garbage collector, which takes little notice of it,
- * there would be some 40 MiB of these.
+ * Frees the memory of what zlib gave, all of which is used up, if it is large. Left to the garbage collector, which takes
+ * little notice of it, there would be some 40 MiB of these.
  */
 export function giveBack({ buffer }: Uint8Array<ArrayBuffer>): void {
   if (buffer.byteLength >= LARGE) buffer.transfer(0);

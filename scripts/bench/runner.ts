@@ -12,12 +12,15 @@ declare const Bun: {
     readonly pid: number;
     readonly exited: Promise<number>;
     readonly stderr: ReadableStream<Uint8Array>;
+    kill(signal: string): void;
     resourceUsage(): { cpuTime: { total: number | bigint }; maxRSS: number } | undefined;
   };
 };
 
 /** Milliseconds between two looks at the memory of all processes of a command; short commands are left alone. */
 const LOOK_EVERY = 100;
+/** Milliseconds for one command, ten times what the slowest takes: peers wait for ever when their store is gone. */
+const PATIENCE = 20 * 60_000;
 const MIB = 1048576;
 
 const job: RunnerJob = JSON.parse(readFileSync(process.argv[2] ?? "", "utf8"));
@@ -51,11 +54,16 @@ async function ended(
   const child = Bun.spawn(command, options);
   let peak = 0;
   const look = setInterval(() => peak = Math.max(peak, memoryOf(child.pid)), LOOK_EVERY);
+  const end = setTimeout(() => child.kill("SIGKILL"), PATIENCE);
   const [code, stderr] = await Promise.all([child.exited, new Response(child.stderr).text()]);
   const wallMs = performance.now() - began;
   clearInterval(look);
+  clearTimeout(end);
   if (code !== 0) {
-    console.error(`${name} ended with ${code}: ${command.join(" ")}\n${stderr.slice(-1500)}`);
+    const how = wallMs < PATIENCE
+      ? `ended with ${code}`
+      : `was killed after ${PATIENCE / 60_000} minutes`;
+    console.error(`${name} ${how}: ${command.join(" ")}\n${stderr.slice(-1500)}`);
     process.exit(1);
   }
   const usage = child.resourceUsage();

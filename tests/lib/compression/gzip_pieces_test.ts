@@ -29,6 +29,11 @@ Deno.test("gzip: all of what is between marks is inflated by itself, and others 
   const small = await compress("gzip", walLike(3 * MIB), { level: 5 });
   // A mark comes in three chunks.
   assert.deepEqual(await sizesOf(small, 4), [MIB, MIB, MIB]);
+  // What does not get smaller gets larger.
+  const noise = randomBytes(2 * MIB, 3);
+  const high = noise.map((byte) => 0x90 + byte % 0x70);
+  const large = await compress("gzip", join(noise, high, walLike(MIB)), { level: 1 });
+  assert.deepEqual(await sizesOf(large), Array(5).fill(MIB));
   // Damage is told of the piece that has it, whose turn comes after those before.
   const damaged = packed.slice();
   const inThird = markAfter(packed, 3) - 100;
@@ -80,6 +85,15 @@ Deno.test("gzip: blocks of others that refer to what is before a mark come back"
   const short = await foreign([a, b, join(a, b)]);
   assert.ok(short.length < 2200, `${short.length}`);
   assert.ok(same(await decompressInThreads("gzip", short, 2), join(a, b, a, b)));
+});
+
+Deno.test("gzip: a last block may hold a mark, and what would be another last block", async () => {
+  const content = join(randomBytes(100), MARK, Uint8Array.of(1, 0, 0, 0xff, 0xff));
+  const last = Uint8Array.of(1, content.length, 0, 255 - content.length, 255);
+  const start = Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255);
+  const packed = join(start, OPENING, last, content, trailerOf(content));
+  assert.ok(same(gunzipSync(packed), content));
+  assert.ok(same(await decompressInThreads("gzip", packed, 2), content));
 });
 
 Deno.test("gzip: what is between marks may be nothing, or far more than we put there", async () => {
@@ -140,11 +154,14 @@ async function foreign(pieces: readonly Uint8Array[]): Promise<Uint8Array> {
   }
   deflater.end();
   await new Promise((resolve) => deflater.on("end", resolve));
-  const data = join(...pieces);
+  return join(...chunks, trailerOf(join(...pieces)));
+}
+
+function trailerOf(data: Uint8Array): Uint8Array {
   const trailer = new DataView(new ArrayBuffer(8));
   trailer.setUint32(0, crc32(data), true);
   trailer.setUint32(4, data.length, true);
-  return join(...chunks, new Uint8Array(trailer.buffer));
+  return new Uint8Array(trailer.buffer);
 }
 
 /** Of the chunks with something in them, read with two threads. */

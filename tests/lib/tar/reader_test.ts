@@ -10,6 +10,7 @@ interface ReadMember extends TarEntry {
 }
 
 /** A source that uses its memory again as soon as it may. */
+/** Chunks are overwritten and taken away when the next is asked for. */
 async function* overwriting(
   source: AsyncIterable<Uint8Array>,
 ): AsyncGenerator<Uint8Array, void, void> {
@@ -17,6 +18,7 @@ async function* overwriting(
     const given = chunk.slice();
     yield given;
     given.fill(0xff);
+    given.buffer.transfer(0);
   }
 }
 
