@@ -232,7 +232,7 @@ async function* inflate(
 
 /**
  * Inflates what is between marks, several pieces at the same time, as long as each proves to be what `compressGzip` makes:
- * data that nobody made so may hold a mark, too.
+ * content, and the data of others, may hold what looks like a mark.
  * @returns the last of what was yielded, 32 KiB at most, to which what comes next may refer
  */
 async function* inflatePieces(
