@@ -1,9 +1,9 @@
 /** The reading of a backup's archives to verify them, and what is found on the way. */
 import { crc32 } from "node:zlib";
+import { storedContent } from "../stored_content.ts";
 import { isStoreError, type ObjectStore } from "../../providers/object_store.ts";
 import type { Logger } from "../cli/log.ts";
 import { CorruptDataError } from "../compression/corrupt_data_error.ts";
-import { decompressStream } from "../compression/table.ts";
 import { mapInParallel } from "../parallel.ts";
 import {
   damagedPages,
@@ -151,16 +151,13 @@ export class ArchiveReading {
     let [read, sum] = [0, 0];
     let reader: TarReader | undefined;
     try {
-      // Decompressors keep what they read.
-      const reuse = compression === null;
-      const { body } = await this.#job.store.get(key, { reuse, signal });
-      const counted = counting(body, (chunk) => {
+      const onChunk = (chunk: Uint8Array) => {
         read += chunk.length;
         sum = crc32(chunk, sum);
         onBytes(chunk.length);
-      });
-      const tar = compression === null ? counted : decompressStream(compression, counted, {
-        reuse: true,
+      };
+      const tar = storedContent(this.#job.store, key, compression, {
+        through: (body) => counting(body, onChunk),
         threads: threadsFor(compression, this.#job.jobs, size / this.#totalBytes),
         signal,
       });

@@ -47,6 +47,8 @@ export async function* compressGzip(
 ): AsyncGenerator<Uint8Array, void, void> {
   const { level, reuse = false, signal, contentSize = Infinity } = options;
   const blockSize = contentSize > SHORT ? BLOCK : BLOCK_OF_SHORT;
+  // Most blocks are not larger, deflated.
+  const chunkSize = blockSize / 2;
   const wanted = options.concurrency ?? availableParallelism();
   const atOnce = Math.min(MOST_AT_ONCE, Math.max(1, wanted));
   const underWay: { block: Uint8Array; deflating: Promise<Uint8Array<ArrayBuffer>> }[] = [];
@@ -66,8 +68,6 @@ export async function* compressGzip(
 
   yield concat([header(level, options.modifiedAt ?? new Date()), OPENING]);
   for await (const block of inBlocks(source, blockSize, signal, take)) {
-    // Most blocks are not larger than half, deflated.
-    const chunkSize = blockSize / 2;
     const deflating = deflateBlock(block, level, chunkSize)
       .then((deflated) => marked(deflated, reuse ? chunkSize : null));
     // Its failure is seen when its turn comes; until then, or when nobody reads on, it is no crash.

@@ -14,7 +14,12 @@ export function defaultRestoreJobs(): number {
  * @param jobs what may be done at the same time
  * @param share of the archive in all that is read, 0..1
  */
-export function threadsFor(compression: CompressionName, jobs: number, share: number): number {
+export function threadsFor(
+  compression: CompressionName | null,
+  jobs: number,
+  share: number,
+): number {
+  if (compression === null) return 0;
   if (compression === "bzip2" || compression === "gzip") {
     return Math.max(1, Math.round(jobs * share));
   }

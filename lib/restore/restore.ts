@@ -6,10 +6,10 @@ import { listBackupObjects } from "../backup/catalogue.ts";
 import { archiveMismatch, loadRecord, MalformedRecord } from "../backup/record.ts";
 import type { Logger } from "../cli/log.ts";
 import { CorruptDataError } from "../compression/corrupt_data_error.ts";
-import { decompressStream } from "../compression/table.ts";
 import type { ServerLayout } from "../layout.ts";
 import { mapInParallel } from "../parallel.ts";
 import type { ProgressListener } from "../progress.ts";
+import { storedContent } from "../stored_content.ts";
 import { TarError } from "../tar/reader.ts";
 import { isStoreError, type ObjectStore } from "../../providers/object_store.ts";
 import { completePgdata, directoryFactsLike } from "./complete.ts";
@@ -143,17 +143,14 @@ async function carryOut(plan: RestorePlan, job: RestoreJob): Promise<void> {
       try {
         signal.throwIfAborted();
         progress.started(root.label);
-        // Decompressors keep what they read.
-        const reuse = compression === null;
-        const { body } = await job.store.get(object.key, { reuse, signal });
         const read = { size: 0, crc32: 0 };
         const recorded = plan.recorded?.get(object.key);
-        const counted = progress.counted(body, (chunk) => {
+        const onChunk = (chunk: Uint8Array) => {
           read.size += chunk.length;
           if (recorded !== undefined) read.crc32 = crc32(chunk, read.crc32);
-        });
-        const tar = compression === null ? counted : decompressStream(compression, counted, {
-          reuse: true,
+        };
+        const tar = storedContent(job.store, object.key, compression, {
+          through: (body) => progress.counted(body, onChunk),
           threads: threadsFor(compression, jobs, object.size / plan.totalBytes),
           signal,
         });

@@ -1,12 +1,8 @@
 /** Whose archive it is when nothing is recorded: asked once in the life of an archive. */
 import { loadBackupInfo, UnreadableBackupInfo } from "../backup/catalogue.ts";
-import {
-  type CompressionName,
-  COMPRESSIONS,
-  decompressStream,
-  stripSuffix,
-} from "../compression/table.ts";
+import { type CompressionName, COMPRESSIONS, stripSuffix } from "../compression/table.ts";
 import type { ServerLayout } from "../layout.ts";
+import { storedContent } from "../stored_content.ts";
 import type { Cancellable, ObjectStore } from "../../providers/object_store.ts";
 import { HEADER_SIZE, parseWalHeader, type WalHeader } from "./header.ts";
 import type { Cluster } from "./identity.ts";
@@ -109,12 +105,10 @@ async function headerOf(
   compression: CompressionName | null,
   { signal }: Cancellable,
 ): Promise<WalHeader | null> {
-  const { body } = await store.get(key, { signal });
-  const content = compression === null ? body : decompressStream(compression, body, { signal });
   const head = new Uint8Array(HEADER_SIZE);
   let filled = 0;
   try {
-    for await (const chunk of content) {
+    for await (const chunk of storedContent(store, key, compression, { signal })) {
       const taken = Math.min(chunk.length, head.length - filled);
       head.set(chunk.subarray(0, taken), filled);
       filled += taken;

@@ -1,7 +1,8 @@
 /** Is what the archive holds under a file's name the same as the file? */
 import { Buffer } from "node:buffer";
 import { CorruptDataError } from "../compression/corrupt_data_error.ts";
-import { decompressStream, stripSuffix } from "../compression/table.ts";
+import { stripSuffix } from "../compression/table.ts";
+import { storedContent } from "../stored_content.ts";
 import { type Cancellable, isStoreError, type ObjectStore } from "../../providers/object_store.ts";
 import { type LocalFile, openLocalFile } from "./local_file.ts";
 
@@ -23,11 +24,9 @@ export async function compareWithObject(
 ): Promise<Comparison> {
   const { signal } = options;
   const { compression } = stripSuffix(key);
-  const { body } = await store.get(key, { reuse: compression === null, signal });
-  const content = compression === null ? body : decompressStream(compression, body, { signal });
   const file = await openLocalFile(path);
   try {
-    return await compare(content, file);
+    return await compare(storedContent(store, key, compression, { signal }), file);
   } catch (error) {
     if (!(error instanceof CorruptDataError) || isStoreError(error)) throw error;
     return { kind: "different", reason: `is damaged (${error.message})` };

@@ -1,9 +1,10 @@
 /** Fetch one file of the WAL archive: what PostgreSQL's restore_command is for. */
 import type { Logger } from "../cli/log.ts";
 import { CorruptDataError } from "../compression/corrupt_data_error.ts";
-import { type CompressionName, decompressStream, stripSuffix } from "../compression/table.ts";
+import { type CompressionName, stripSuffix } from "../compression/table.ts";
 import type { ServerLayout } from "../layout.ts";
-import { type GetOptions, isStoreError, type ObjectStore } from "../../providers/object_store.ts";
+import { storedContent } from "../stored_content.ts";
+import { isStoreError, type ObjectStore, type StoredObject } from "../../providers/object_store.ts";
 import { noLargerThanWal } from "./largest_file.ts";
 import { writeDurably } from "./local_file.ts";
 import { parseWalName, type WalName } from "./segment.ts";
@@ -133,32 +134,23 @@ export async function download(
   destination: string,
   { signal, log }: { readonly signal?: AbortSignal | undefined; readonly log: Logger },
 ): Promise<number> {
-  // Decompressors keep what they read.
-  const reuse = candidate.compression === null;
-  const stored = contentOf(store, candidate.key, { reuse, signal });
-  const content = candidate.compression === null
-    ? stored
-    : decompressStream(candidate.compression, stored, { reuse: true, signal });
-  const wal = noLargerThanWal(candidate.key, content);
+  const { key, compression } = candidate;
+  const content = storedContent(store, key, compression, { through: countedAgain, signal });
+  const wal = noLargerThanWal(key, content);
   return await writeDurably(destination, wal, { signal, onDebug: log.debug });
 }
 
-/**
- * Asks for the object only when the first byte is wanted, so that no answer is left lying when the destination can't be
- * written. The store promises to tell of bodies cut short; a WAL file is worth counting again.
- */
-async function* contentOf(
-  store: ObjectStore,
-  key: string,
-  options: GetOptions,
+/** The store promises to tell of bodies cut short; a WAL file is worth counting again. */
+async function* countedAgain(
+  body: AsyncIterable<Uint8Array>,
+  { key, size }: StoredObject,
 ): AsyncGenerator<Uint8Array, void, void> {
-  const { object, body } = await store.get(key, options);
   let received = 0;
   for await (const chunk of body) {
     received += chunk.length;
     yield chunk;
   }
-  if (received !== object.size) {
-    throw new Error(`Cannot restore ${key}: received ${received} of ${object.size} bytes`);
+  if (received !== size) {
+    throw new Error(`Cannot restore ${key}: received ${received} of ${size} bytes`);
   }
 }

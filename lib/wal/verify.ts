@@ -5,9 +5,10 @@ import { listBase, readKeeps } from "../backup/keep.ts";
 import { NotText, readText } from "../backup/small_object.ts";
 import type { Logger } from "../cli/log.ts";
 import { CorruptDataError } from "../compression/corrupt_data_error.ts";
-import { decompressStream, stripSuffix } from "../compression/table.ts";
+import { stripSuffix } from "../compression/table.ts";
 import type { ServerLayout } from "../layout.ts";
 import { mapInParallel } from "../parallel.ts";
+import { storedContent } from "../stored_content.ts";
 import type { ObjectStore } from "../../providers/object_store.ts";
 import { newestHeader } from "./archive_owner.ts";
 import { parseHistory, type TimelineSwitch } from "./history.ts";
@@ -190,10 +191,9 @@ async function readHistory(
 ): Promise<string> {
   const { compression } = stripSuffix(key);
   if (compression === null) return await readText(store, key, MAX_HISTORY_SIZE, { signal });
-  const { body } = await store.get(key, { signal });
   let text = "";
   const decoder = new TextDecoder();
-  for await (const chunk of decompressStream(compression, body, { signal })) {
+  for await (const chunk of storedContent(store, key, compression, { signal })) {
     text += decoder.decode(chunk, { stream: true });
     if (text.length > MAX_HISTORY_SIZE) {
       throw new NotText(
@@ -390,10 +390,9 @@ async function checksumOf(
   signal: AbortSignal | undefined,
 ): Promise<string | null> {
   const { compression } = stripSuffix(key);
-  const { body } = await store.get(key, { reuse: compression === null, signal });
+  const content = storedContent(store, key, compression, { signal });
   const hash = createHash("sha256");
   try {
-    const content = compression === null ? body : decompressStream(compression, body, { signal });
     for await (const chunk of noLargerThanWal(key, content)) hash.update(chunk);
   } catch (error) {
     if (error instanceof CorruptDataError || error instanceof OversizedWal) return null;

@@ -29,6 +29,10 @@ Deno.test("gzip: all of what is between marks is inflated by itself, and others 
   const small = await compress("gzip", walLike(3 * MIB), { level: 5 });
   // A mark comes in three chunks.
   assert.deepEqual(await sizesOf(small, 4), [MIB, MIB, MIB]);
+  // A segment of WAL has smaller ones, for less memory in a push.
+  const segment = walLike(16 * MIB);
+  const pushed = await compress("gzip", segment, { contentSize: segment.length });
+  assert.deepEqual(await sizesOf(pushed), Array(32).fill(MIB / 2));
   // What does not get smaller gets larger.
   const noise = randomBytes(2 * MIB, 3);
   const high = noise.map((byte) => 0x90 + byte % 0x70);

@@ -19,3 +19,7 @@ Deno.test("LZ4 and snappy get a thread with more than two jobs", () => {
     assert.equal(threadsFor(codec, 1, 1), 0);
   }
 });
+
+Deno.test("what is not compressed gets no threads", () => {
+  assert.equal(threadsFor(null, 64, 1), 0);
+});

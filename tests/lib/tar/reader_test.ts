@@ -9,8 +9,7 @@ interface ReadMember extends TarEntry {
   readonly content: Uint8Array;
 }
 
-/** A source that uses its memory again as soon as it may. */
-/** Chunks are overwritten and taken away when the next is asked for. */
+/** A source whose chunks are overwritten and taken away as soon as it may. */
 async function* overwriting(
   source: AsyncIterable<Uint8Array>,
 ): AsyncGenerator<Uint8Array, void, void> {
